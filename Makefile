@@ -1,0 +1,37 @@
+# Each target is a line or two that a person can also type.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint bench faults clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## create .venv with the application and its test tools
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Famulus needs Python 3.11 or newer: run make with PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+run: install ## start one worker on the embedded log with simulated traffic; prints the console's address
+	@$(BIN)/famulus demo
+
+test: install ## run the whole test suite
+	@tests/browser/install.sh
+	$(BIN)/python -m pytest
+
+lint: install ## ruff, mypy --strict and the import contracts
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench: install ## measure: CPU per record, side by side with a hand-written loop and plain Faust
+	$(BIN)/python -m tests.bench
+
+faults: install ## the long kill -9 campaign against an independent oracle
+	$(BIN)/python -m tests.fault
+
+clean: ## remove .venv and caches (var/ with your data stays)
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,43 @@
+"""Time as the whole project uses it: integer milliseconds since 1970-01-01T00:00:00Z."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Protocol
+
+Millis = int
+
+#: No time yet: below every timestamp.  A watermark starts here.
+NO_TIME: Millis = -1
+
+
+class Clock(Protocol):
+    """Source of processing time; tests inject their own."""
+
+    def now_ms(self) -> Millis: ...
+
+
+class SystemClock:
+    """Wall clock of this machine."""
+
+    def now_ms(self) -> Millis:
+        return time.time_ns() // 1_000_000
+
+
+class ManualClock:
+    """A clock that moves only when told to."""
+
+    def __init__(self, now_ms: Millis = 1_700_000_000_000) -> None:
+        self._now_ms = now_ms
+
+    def now_ms(self) -> Millis:
+        return self._now_ms
+
+    def advance(self, by: timedelta) -> None:
+        self._now_ms += millis(by)
+
+
+def millis(interval: timedelta) -> Millis:
+    """Length of an interval in whole milliseconds."""
+    return interval // timedelta(milliseconds=1)
