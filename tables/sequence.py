@@ -1,0 +1,173 @@
+"""What list-like kinds share: a changelog in which an added element costs its own bytes, however long the list is.
+
+Rows of one key:
+  a base row (empty part) with a run of elements, and
+  delta rows (part = delta number, 8 bytes, big endian) with the elements added by one batch.
+Value of each: MessagePack [head, elements]; ``head`` is the kind's own and says, as of that row, which elements still live.
+
+Up to ``SHORT`` elements the base row is simply written anew.  A longer list gets a delta row per batch; when the rows hold more than
+twice what lives, one base row replaces them all.  So each element is written about twice in its life, and a restore reads at most
+about twice what lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from tables.changelog import NO_PART, Row, part_suffix
+from tables.state import KeyedState, decode_row, decoder, encode
+
+T = TypeVar("T")
+
+SHORT = 16
+
+
+class Items(list[T]):
+    """A key's elements and what the changelog has of them.
+
+    ``fresh``: elements added since the last freeze (``None``: nothing changed).  ``logged``: elements in the rows.
+    ``deltas``: numbers of the delta rows.  ``next_delta``: number of the next one.
+    """
+
+    __slots__ = ("deltas", "fresh", "logged", "next_delta")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fresh: list[T] | None = None
+        self.logged = 0
+        self.deltas: list[int] = []
+        self.next_delta = 0
+
+
+I = TypeVar("I", bound=Items[Any])  # noqa: E741
+
+
+class SequenceState(KeyedState, Generic[T]):
+    """Base of ListState and TimeSeriesState."""
+
+    #: type of ``head``
+    head_type: Any = int
+    items_type: type[Items[Any]] = Items
+
+    def __init__(self, of: type[T], *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.of = of
+        row_type = msgspec.defstruct("Row", [("head", self.head_type), ("elements", list[of])], array_like=True)  # type: ignore[valid-type]
+        self._decode = decoder(row_type).decode
+
+    def _open(self) -> None:
+        self._rows: dict[str, Any] = {}
+        self._dirty: dict[str, Any] = {}
+        #: keys cleared since the last freeze, with the rows that they had
+        self._dead: dict[str, list[int]] = {}
+
+    # What a kind defines
+
+    def _head(self, items: Any) -> Any:
+        """What a row of these items must say besides the elements."""
+        raise NotImplementedError
+
+    def _restore(self, runs: list[Any]) -> Any:
+        """Items from decoded rows, oldest first."""
+        raise NotImplementedError
+
+    # What both share
+
+    def _new(self, key: str) -> Any:
+        items = self._rows[key] = self.items_type()
+        return items
+
+    def _find(self, key: str) -> Any:
+        """The key's items, ``None`` without any."""
+        items = self._rows.get(key)
+        if items is None and self._cold:
+            items = self._thaw(key)
+        return items
+
+    def _thaw(self, key: str) -> Any:
+        if key in self._dead:
+            return None
+        items = self._decoded(key, *self._cold.take(key.encode()))
+        if items is not None:
+            self._rows[key] = items
+        return items
+
+    def _decoded(self, key: str, whole: bytes | None, parts: dict[bytes, bytes] | None) -> Any:
+        if whole is None and not parts:
+            return None
+        numbers = sorted(int.from_bytes(part, "big") for part in parts or ())
+        rows = [] if whole is None else [whole]
+        rows += [(parts or {})[number.to_bytes(8, "big")] for number in numbers]
+        runs = [decode_row(self._decode, row, self.name, key) for row in rows]
+        items = self._restore(runs)
+        items.logged = sum(len(run.elements) for run in runs)
+        items.deltas = numbers
+        items.next_delta = numbers[-1] + 1 if numbers else 0
+        return items
+
+    def clear(self) -> None:
+        """Remove all elements of the current key."""
+        key = self._context.key
+        items = self._find(key)
+        if items is not None:
+            del self._rows[key]
+            self._dirty.pop(key, None)
+            if items.logged:
+                self._dead.setdefault(key, []).extend(items.deltas)
+
+    def freeze(self, put: list[Row]) -> None:
+        prefix = self._prefix
+        for key, deltas in self._dead.items():
+            raw = prefix + key.encode()
+            put.append((raw + NO_PART, None))
+            put.extend((raw + part_suffix(number.to_bytes(8, "big")), None) for number in deltas)
+        self._dead.clear()
+        for key, items in self._dirty.items():
+            raw = prefix + key.encode()
+            count = len(items)
+            if items.deltas or count > SHORT:
+                self._freeze_long(raw, items, count, put)
+            else:
+                put.append((raw + NO_PART, encode((self._head(items), items))))
+                items.logged = count
+            items.fresh = None
+        self._dirty.clear()
+
+    def _freeze_long(self, raw: bytes, items: Any, count: int, put: list[Row]) -> None:
+        fresh = items.fresh
+        if items.logged and len(fresh) <= count and items.logged + len(fresh) <= 2 * count + SHORT:
+            number = items.next_delta
+            items.next_delta = number + 1
+            items.deltas.append(number)
+            items.logged += len(fresh)
+            put.append((raw + part_suffix(number.to_bytes(8, "big")), encode((self._head(items), fresh))))
+            return
+        put.extend((raw + part_suffix(number.to_bytes(8, "big")), None) for number in items.deltas)
+        items.deltas = []
+        items.logged = count
+        put.append((raw + NO_PART, encode((self._head(items), items))))
+
+    def look(self, key: str) -> Any:
+        items = self._rows.get(key)
+        if items is None and key not in self._dead:
+            items = self._decoded(key, *self._cold.look(key.encode()))
+        return list(items) if items else None
+
+    def stored_keys(self) -> Iterator[str]:
+        yield from self._rows
+        for raw in self._cold.keys():
+            key = raw.decode()
+            if key not in self._rows and key not in self._dead:
+                yield key
+
+    def stored_rows(self) -> Iterator[Row]:
+        for key, items in self._rows.items():
+            yield self._prefix + key.encode() + NO_PART, encode((self._head(items), items))
+        for raw, row in self._cold.whole.items():
+            yield self._prefix + raw + NO_PART, row
+        for raw, parts in self._cold.parts.items():
+            for part, row in parts.items():
+                yield self._prefix + raw + part_suffix(part), row

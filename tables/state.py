@@ -1,0 +1,139 @@
+"""What all kinds of keyed state share: a declaration on the class that becomes a live handle on the instance.
+
+``recent = ListState(Event, keep_last=10)`` in a class body is a *declaration*.  When the operator opens, an instance attribute of the
+same name replaces it: a *handle* bound to one partition, which reads the current key from the context that it shares with the
+driver.  Both are one public type; nothing is looked up or rebound per record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import msgspec
+
+from models.errors import StateError
+from models.time import NO_TIME, Millis
+from tables.changelog import Row, row_prefix
+from tables.store import ColdRows, PartitionStore
+
+T = TypeVar("T")
+Handle = TypeVar("Handle", bound="KeyedState")
+
+encode = msgspec.msgpack.Encoder().encode
+
+
+class KeyContext:
+    """What "current" means: the driver writes it before each call, every handle of the partition reads it."""
+
+    __slots__ = ("key", "processing_time_ms", "timestamp_ms", "watermark_ms")
+
+    def __init__(self) -> None:
+        self.key: str = ""
+        self.timestamp_ms: Millis = NO_TIME
+        self.watermark_ms: Millis = NO_TIME
+        self.processing_time_ms: Millis = NO_TIME
+
+
+class KeyedState:
+    """Base of the state kinds.  ``name`` is how the state is found in savepoints, queries and the changelog."""
+
+    #: how ``/v1/operators`` names the kind
+    kind: str = ""
+    name: str = ""
+
+    # Bound by ``bind``.  Declared here so that a handle used before the operator is open fails with a plain message.
+    _context: KeyContext
+    _cold: ColdRows
+    _prefix: bytes
+
+    def __init__(self, *, name: str | None = None) -> None:
+        if name is not None:
+            self.name = _checked(name)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if not self.name:
+            self.name = _checked(name)
+
+    def bind(self: Handle, context: KeyContext, store: PartitionStore) -> Handle:
+        """The live handle of this declaration for one partition."""
+        cls = type(self)
+        handle = cls.__new__(cls)
+        # One by one: updating __dict__ as a whole would make every later attribute load slower (unshared keys).
+        for attribute, value in vars(self).items():
+            setattr(handle, attribute, value)
+        handle._context = context
+        handle._cold = store.rows(self.name)
+        handle._prefix = row_prefix(self.name)
+        handle._open()
+        return handle
+
+    def _open(self) -> None:
+        raise NotImplementedError
+
+    def freeze(self, put: list[Row]) -> None:
+        """Append the rows of every key changed since the last call, tombstones before puts, and forget the changes."""
+        raise NotImplementedError
+
+    def look(self, key: str) -> Any:
+        """Value for a key as a query shows it (``None`` if absent); changes nothing."""
+        raise NotImplementedError
+
+    def stored_keys(self) -> Iterator[str]:
+        """All keys that have a value, in no order."""
+        raise NotImplementedError
+
+    def stored_rows(self) -> Iterator[Row]:
+        """Every row of the state as it is now, changed or not (snapshots)."""
+        raise NotImplementedError
+
+    def __getattr__(self, attribute: str) -> Any:
+        # Reached only for attributes that ``bind`` has not set: the declaration itself is being used.
+        if attribute.startswith("_") and not attribute.startswith("__"):
+            raise StateError(f"state {self.name or '?'!r} is used before its operator is open")
+        raise AttributeError(attribute)
+
+
+def declared_states(function: object) -> dict[str, tuple[str, KeyedState]]:
+    """States declared on a function's class: state name to (attribute, declaration).  One name declared twice is refused."""
+    declared: dict[str, KeyedState] = {}
+    for cls in reversed(type(function).__mro__):
+        for attribute, value in vars(cls).items():
+            if isinstance(value, KeyedState):
+                declared[attribute] = value
+            else:
+                declared.pop(attribute, None)
+    found: dict[str, tuple[str, KeyedState]] = {}
+    for attribute, state in sorted(declared.items()):
+        if state.name in found:
+            other = found[state.name][0]
+            raise StateError(
+                f"{type(function).__name__}: the states {other!r} and {attribute!r} are both named {state.name!r}; "
+                "rename one with name="
+            )
+        found[state.name] = attribute, state
+    return found
+
+
+def _checked(name: str) -> str:
+    if not name or not name.isascii() or "\0" in name or "/" in name:
+        raise StateError(f"state name {name!r}: use ASCII without slashes")
+    return name
+
+
+def decoder(of: Any) -> msgspec.msgpack.Decoder[Any]:
+    """Decoder for a state's type; an unsupported type is refused when the class is defined."""
+    try:
+        return msgspec.msgpack.Decoder(of)
+    except TypeError as exc:
+        raise StateError(f"state of {of!r}: {exc}; use a msgspec.Struct, a dataclass or a built-in type") from exc
+
+
+def decode_row(decode: Any, row: bytes, name: str, key: str) -> Any:
+    """Decode a stored row or say which one does not fit the declared type."""
+    try:
+        return decode(row)
+    except msgspec.DecodeError as exc:
+        raise StateError(
+            f"state {name!r} of key {key!r} does not fit its declared type: {exc}; declare the type that it was written with"
+        ) from exc
