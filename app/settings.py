@@ -1,0 +1,315 @@
+"""Settings: the ``FAMULUS_`` environment variables, read once into a frozen value.
+
+A variable is one entry of :data:`VARIABLES`.  An unknown name or a bad value raises
+:class:`models.errors.SettingsError`, which names the variable, shows the value (masked where it may hold a secret) and
+says what is allowed.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from models.errors import SettingsError
+from models.time import millis
+
+PREFIX = "FAMULUS_"
+KAFKA_PORT = 9092
+#: Names that ``FAMULUS_JOBS`` may list.
+JOBS = ("fraud",)
+
+_APP_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
+_PASSWORD = re.compile(r"(?i)(://[^/@:\s]*:)\S*(@)|\b((?:password|passwd|secret|token)=)[^&'\s]*")
+
+
+class ProcessingGuarantee(enum.StrEnum):
+    """What a consumer of the outputs may count on; state is exactly once in both."""
+
+    EXACTLY_ONCE = "exactly_once"
+    AT_LEAST_ONCE = "at_least_once"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Settings:
+    """Everything an operator of Famulus can set.  Immutable; its ``repr`` holds no password."""
+
+    broker: str = "embedded://var/famulus"
+    app_id: str = "famulus"
+    #: Jobs to run, ``None`` for all.
+    jobs: tuple[str, ...] | None = None
+    processing_guarantee: ProcessingGuarantee = ProcessingGuarantee.EXACTLY_ONCE
+    #: Time between two transactions of a source partition.
+    commit_interval: timedelta = timedelta(milliseconds=50)
+    store: str = "memory://"
+    data_dir: Path = Path("var")
+    web_bind: str = "127.0.0.1"
+    web_port: int = 6066
+    tokens_file: Path | None = None
+    postgres_url: str | None = None
+    redis_url: str | None = None
+    savepoint_url: str = "var/savepoints"
+    #: A record this far ahead of this machine's clock is a bad record.
+    max_drift: timedelta = timedelta(hours=2)
+
+    def __post_init__(self) -> None:
+        _refuse_what_this_version_lacks(self)
+        if self.tokens_file is None and not is_loopback(self.web_bind):
+            raise SettingsError(
+                f"FAMULUS_WEB_BIND={self.web_bind}: without FAMULUS_TOKENS_FILE the web server is open to whoever "
+                "reaches it, so it binds loopback only; use 127.0.0.1, ::1 or localhost"
+            )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read every ``FAMULUS_`` variable of ``environ``; an empty value counts as not set.
+
+        Raises :class:`models.errors.SettingsError` for the first unknown name or bad value.
+        """
+        known = {name for variable in VARIABLES for name in variable.names()}
+        for name in sorted(environ):
+            if name.startswith(PREFIX) and name not in known:
+                raise SettingsError(f"{name}: no such setting; there are {', '.join(sorted(known))}")
+        values = {variable.field: variable.read(environ) for variable in VARIABLES}
+        return cls(**{field: value for field, value in values.items() if value is not None})
+
+    @property
+    def web_url(self) -> str:
+        """Where the web server of a local worker answers."""
+        host = f"[{self.web_bind}]" if ":" in self.web_bind else self.web_bind
+        return f"http://{host}:{self.web_port}"
+
+    def shown(self) -> dict[str, str]:
+        """Variable name -> value as text, secrets masked, unset ones left out."""
+        values = {variable.name: getattr(self, variable.field) for variable in VARIABLES}
+        return {name: masked(_text(value)) for name, value in values.items() if value is not None}
+
+    def __repr__(self) -> str:
+        inner = ", ".join(f"{f.name}={masked(repr(getattr(self, f.name)))}" for f in fields(self))
+        return f"Settings({inner})"
+
+
+def _refuse_what_this_version_lacks(settings: Settings) -> None:
+    """The one place that refuses what the interface promises and this version cannot do yet."""
+    if settings.store != "memory://":
+        raise SettingsError(f"FAMULUS_STORE={settings.store}: this version keeps state in memory only; use memory://")
+    if settings.tokens_file is not None:
+        raise SettingsError(
+            f"FAMULUS_TOKENS_FILE={settings.tokens_file}: this version checks no tokens and serves loopback only; "
+            "unset it and reach the worker from its own machine"
+        )
+
+
+def masked(text: str) -> str:
+    """``text`` with the password of every URL and of every ``password=...`` in it replaced by ``***``."""
+    return _PASSWORD.sub(lambda m: f"{m[1] or m[3]}***{m[2] or ''}", text)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether binding ``host`` can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def kafka_hosts(broker: str) -> tuple[tuple[str, int], ...]:
+    """Hosts and ports of a ``kafka://`` URL; the port is 9092 where none is given.
+
+    Raises ``ValueError`` with what is wrong.
+    """
+    scheme, separator, rest = broker.partition("://")
+    if scheme != "kafka" or not separator:
+        raise ValueError("not a kafka:// address")
+    if "@" in rest:
+        raise ValueError("a user and password do not belong in the address")
+    return tuple(_host_port(part.strip()) for part in rest.removesuffix("/").split(","))
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    host, separator, port = text.rpartition(":")
+    if text.startswith("["):
+        inner, bracket, tail = text[1:].partition("]")
+        host, separator, port = inner, tail[:1], tail[1:]
+        if not bracket or (tail and separator != ":"):
+            raise ValueError(f"{text!r} lacks its closing bracket")
+        ipaddress.IPv6Address(host)
+    elif not separator:
+        host, port = text, ""
+    if not text.startswith("[") and not _HOST.fullmatch(host):
+        raise ValueError(f"{text!r} is no HOST:PORT")
+    if not separator:
+        return host, KAFKA_PORT
+    return host, _whole(port, 1, 65535)
+
+
+# --- how a value is read from its text; each raises ValueError with what is wrong -------------------------------------
+
+
+def _whole(text: str, low: int, high: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", text) or not low <= int(text) <= high:
+        raise ValueError(f"{text!r} is no whole number from {low} to {high}")
+    return int(text)
+
+
+def _broker(text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme == "embedded":
+        if not rest.strip("/"):
+            raise ValueError("the path is missing")
+        return text
+    if separator and scheme == "kafka":
+        hosts = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in kafka_hosts(text))
+        return f"kafka://{','.join(hosts)}"
+    raise ValueError(f"unknown scheme {scheme!r}" if separator else "no scheme")
+
+
+def _app_id(text: str) -> str:
+    if not _APP_ID.fullmatch(text):
+        raise ValueError("it becomes part of topic names")
+    return text
+
+
+def _jobs(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    unknown = [name for name in names if name not in JOBS]
+    if unknown or not names:
+        raise ValueError(f"unknown job {', '.join(unknown)}" if unknown else "no name in it")
+    return names
+
+
+def _milliseconds(low: int, high: int) -> Callable[[str], timedelta]:
+    return lambda text: timedelta(milliseconds=_whole(text, low, high))
+
+
+def _store(text: str) -> str:
+    if text not in ("memory://", "rocksdb://"):
+        raise ValueError("unknown store")
+    return text
+
+
+def _path(text: str) -> Path:
+    if "\0" in text:
+        raise ValueError("a path has no NUL")
+    return Path(text)
+
+
+def _file(text: str) -> Path:
+    path = _path(text)
+    if not path.is_file():
+        raise ValueError("no such file")
+    return path
+
+
+def _bind(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        if not _HOST.fullmatch(text):
+            raise ValueError("neither an address nor a host name") from None
+        return text
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        parts = urlsplit(text)
+        if parts.scheme not in schemes:
+            raise ValueError("unknown scheme")
+        if not parts.hostname and not parts.path.strip("/"):
+            raise ValueError("no host")
+        try:
+            _ = parts.port
+        except ValueError:
+            raise ValueError("bad port") from None
+        return text
+
+    return read
+
+
+def _savepoint(text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    if separator and (scheme not in ("s3", "gs", "az") or not rest.strip("/")):
+        raise ValueError(f"unknown scheme {scheme!r}" if scheme not in ("s3", "gs", "az") else "no bucket")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable: the field it sets, how its text is read, what is allowed, whether it is a secret."""
+
+    name: str
+    field: str
+    parse: Callable[[str], Any]
+    allowed: str
+    secret: bool = False
+
+    def names(self) -> tuple[str, ...]:
+        """The variable, and for a secret the one that names a file with its value."""
+        return (self.name, f"{self.name}_FILE") if self.secret else (self.name,)
+
+    def read(self, environ: Mapping[str, str]) -> Any:
+        """The parsed value, or ``None`` where the variable is not set."""
+        name, text = self.name, environ.get(self.name) or None
+        if self.secret and (path := environ.get(f"{self.name}_FILE")):
+            if text is not None:
+                raise SettingsError(f"{self.name} and {self.name}_FILE are both set; unset one of them")
+            name, text = f"{self.name}_FILE", _secret_of(f"{self.name}_FILE", path)
+        if text is None:
+            return None
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            value = "***" if self.secret else _shown(text)
+            raise SettingsError(f"{name}={value}: {_shown(str(error))}; allowed: {self.allowed}") from None
+
+
+def _secret_of(name: str, path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read(65536).rstrip("\r\n") or None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SettingsError(f"{name}={path}: cannot read the file ({reason}); name a readable text file") from None
+
+
+def _shown(text: str) -> str:
+    """``text`` fit for one line of a terminal: masked, printable, bounded."""
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in masked(text))
+    return line if len(line) <= 200 else f"{line[:200]}..."
+
+
+def _text(value: object) -> str:
+    if isinstance(value, timedelta):
+        return str(millis(value))
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+VARIABLES = (
+    Variable("FAMULUS_BROKER", "broker", _broker, "embedded://PATH or kafka://HOST:PORT,HOST:PORT"),
+    Variable("FAMULUS_APP_ID", "app_id", _app_id, "1 to 100 of A-Z a-z 0-9 . _ -, not starting with a dot"),
+    Variable("FAMULUS_JOBS", "jobs", _jobs, f"a comma list of {', '.join(JOBS)}"),
+    Variable(
+        "FAMULUS_PROCESSING_GUARANTEE", "processing_guarantee", ProcessingGuarantee, ", ".join(ProcessingGuarantee)
+    ),
+    Variable("FAMULUS_COMMIT_INTERVAL_MS", "commit_interval", _milliseconds(1, 60_000), "milliseconds from 1 to 60000"),
+    Variable("FAMULUS_STORE", "store", _store, "memory:// or rocksdb://"),
+    Variable("FAMULUS_DATA_DIR", "data_dir", _path, "a folder"),
+    Variable("FAMULUS_WEB_BIND", "web_bind", _bind, "an address or host name of this machine"),
+    Variable("FAMULUS_WEB_PORT", "web_port", lambda text: _whole(text, 1, 65535), "a port from 1 to 65535"),
+    Variable("FAMULUS_TOKENS_FILE", "tokens_file", _file, "a TOML file"),
+    Variable(
+        "FAMULUS_POSTGRES_URL", "postgres_url", _url("postgresql", "postgres"), "postgresql://USER@HOST/DB", secret=True
+    ),
+    Variable("FAMULUS_REDIS_URL", "redis_url", _url("redis", "rediss", "unix"), "redis://HOST:PORT/DB", secret=True),
+    Variable("FAMULUS_SAVEPOINT_URL", "savepoint_url", _savepoint, "a folder, s3://, gs:// or az://"),
+    Variable("FAMULUS_MAX_DRIFT_MS", "max_drift", _milliseconds(0, 366 * 86_400_000), "milliseconds from 0 to a year"),
+)
