@@ -18,7 +18,7 @@ class BadRecord(FamulusError):
 class RuleRefused(FamulusError):
     """A rule that was not admitted; the running rules stay as they are.
 
-    ``line`` and ``column`` count from 1 within the rule's ``when`` text; both are 0 where the fault is not in that text.
+    ``line`` and ``column`` count from 1 within the rule's ``when`` text; both are 0 where the fault is not there.
     """
 
     def __init__(self, message: str, *, line: int = 0, column: int = 0) -> None:
@@ -61,3 +61,11 @@ class UnknownTopic(LogError, NotFound):
 
 class Fenced(LogError):
     """Another worker took this one's place.  This process must end; start it again to join as a spare."""
+
+
+class VersionConflict(FamulusError):
+    """A rule was changed by somebody else meanwhile: read it again and decide anew.  ``current`` is its version now."""
+
+    def __init__(self, message: str, *, current: int | None) -> None:
+        super().__init__(message)
+        self.current = current
