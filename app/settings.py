@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from app.transport.embedded.location import locate
 from models.errors import SettingsError
 from models.time import millis
 
@@ -164,8 +165,12 @@ def _whole(text: str, low: int, high: int) -> int:
 def _broker(text: str) -> str:
     scheme, separator, rest = text.partition("://")
     if separator and scheme == "embedded":
-        if not rest.strip("/"):
+        if not rest.partition("?")[0].strip("/"):
             raise ValueError("the path is missing")
+        try:
+            locate(text)
+        except SettingsError as error:
+            raise ValueError(str(error).removeprefix(f"{text}: ")) from None
         return text
     if separator and scheme == "kafka":
         hosts = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in kafka_hosts(text))

@@ -94,6 +94,7 @@ def test_an_unknown_variable_is_named_and_the_known_ones_are_listed() -> None:
         ("BROKER", "var/famulus", "no scheme"),
         ("BROKER", "amqp://host", "unknown scheme"),
         ("BROKER", "embedded://", "path is missing"),
+        ("BROKER", "embedded://var?synchronous=perhaps", "unknown option"),
         ("BROKER", "kafka://", "HOST:PORT"),
         ("BROKER", "kafka://one,,two", "HOST:PORT"),
         ("BROKER", "kafka://one:0", "65535"),
