@@ -55,7 +55,7 @@ class TimeSeriesState(SequenceState[T]):
     ) -> None:
         if keep_last < 1:
             raise StateError(f"keep_last={keep_last}: a series keeps at least one element")
-        self.head_type = tuple[int, of | None]
+        self.head_type = tuple[int, of | None]  # type: ignore[valid-type]
         super().__init__(of, name=name)
         self.time = time
         self.keep_last = keep_last

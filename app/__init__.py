@@ -1,0 +1,19 @@
+"""The application.  ``from app import app`` (or ``faust -A app``) makes it from the environment, once, when first asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.application import FamulusApp
+
+    app: FamulusApp
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        from app.factory import create_app  # noqa: PLC0415  (importing the package must build nothing)
+
+        made = globals()["app"] = create_app()
+        return made
+    raise AttributeError(f"module 'app' has no attribute {name!r}")

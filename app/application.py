@@ -1,0 +1,338 @@
+"""The Faust application: Faust's worker with batch lanes, operator state, broadcast topics and our own web server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.app.base import BootStrategy
+from faust.types import TP
+from mode import ServiceT
+from prometheus_client import CollectorRegistry
+
+from agents.lane import Lane, LaneOptions
+from agents.operator.spec import OperatorSpec
+from agents.transport import PartSink, SealedPart
+from app.alerts import AlertFeed
+from app.broadcasts import BroadcastReader
+from app.health import LIVE, READY, STARTUP, Health
+from app.metrics import LaneCollector
+from app.recovery import LaneTableManager, StateRestorer, assigned_partitions
+from app.rulebook import RuleService
+from app.settings import Settings
+from app.state_queries import LocalStateQueries
+from app.transport.batches import LaneTopic
+from app.transport.client import BrokerClient, connect
+from models.errors import FamulusError, Fenced
+from models.topics import CATALOGUE, TopicNames, dlq_topic, spec_of
+from tables.table import StateTable
+
+log = logging.getLogger(__name__)
+
+APP_VERSION = version("famulus")
+
+
+class LaneBootStrategy(BootStrategy):
+    """Starts our web server where Faust would start its own, and the broadcast readers before the consumer."""
+
+    app: Any
+
+    def web_server(self) -> Iterable[ServiceT]:
+        services: list[ServiceT] = list(self.app.broadcast_readers)
+        if self._should_enable_web():
+            for entry in entry_points(group="famulus.web"):
+                services.append(entry.load()(self.app, loop=self.app.loop, beacon=self.app.beacon))
+        return services
+
+
+class FamulusApp(faust.App):
+    """A Faust app whose operators run on batch lanes."""
+
+    BootStrategy = LaneBootStrategy
+
+    #: time that processed records get to become durable when partitions leave or the worker stops
+    drain_timeout = timedelta(seconds=4)
+    #: time that an orderly stop may take after a fatal error
+    fatal_grace = timedelta(seconds=8)
+
+    def __init__(self, settings: Settings, operators: Sequence[OperatorSpec]) -> None:
+        self.settings = settings
+        self.operators = operators
+        self.health = Health()
+        self.alerts = AlertFeed()
+        self.metrics_registry = CollectorRegistry()
+        self.lanes: list[Lane] = []
+        self.broadcast_readers: list[BroadcastReader] = []
+        self._fatal_error: BaseException | None = None
+        self._sink: PartSink | None = None
+        self._client: BrokerClient | None = None
+        self._rule_service: RuleService | None = None
+        super().__init__(
+            settings.app_id,
+            broker=settings.broker,
+            store=settings.store,
+            datadir=str(settings.data_dir / settings.app_id),
+            TableManager=LaneTableManager,
+            # The lanes commit on their own; what Faust is told here concerns plain agents only.
+            processing_guarantee="at_least_once",
+            consumer_auto_offset_reset="earliest",
+            web_bind=settings.web_bind,
+            web_host=settings.web_bind,
+            web_port=settings.web_port,
+            web_tables_enabled=False,
+            topic_replication_factor=1,
+            topic_disable_leader=True,
+            stream_recovery_delay=0.0,
+            autodiscover=False,
+        )
+        self.state_queries = LocalStateQueries(self)
+        self.restorer = StateRestorer(lambda: self.client().reader())
+        for spec in operators:
+            self._add_operator(spec)
+        self._add_broadcast_readers()
+        self._register_health()
+        self.metrics_registry.register(LaneCollector(self))
+
+    # -- construction
+
+    def _add_operator(self, spec: OperatorSpec) -> None:
+        settings = self.settings
+        lane = Lane(
+            spec,
+            LaneOptions(
+                app_id=settings.app_id,
+                app_version=APP_VERSION,
+                commit_interval=settings.commit_interval,
+                max_drift=settings.max_drift,
+            ),
+            lambda: self.sink,
+            fatal=self.fatal,
+            current_epoch=lambda: self.consumer.seek_epoch,
+        )
+        if spec.output == TopicNames.ALERTS:
+            lane.listeners.append(self._feed_alerts)
+        partitions = _partitions(spec.source.topic)
+        table = self.tables.add(StateTable(self, uid=spec.uid, partitions=partitions))
+        store = table.operator_store
+        store.look = lambda key: self.state_queries.look_all(lane, key)
+        store.stored_keys = lambda: self.state_queries.all_keys(lane)
+        topic = LaneTopic(self, topics=[spec.source.topic], partitions=partitions, value_type=bytes, key_type=bytes)
+        self.agent(topic, name=spec.uid)(lane.consume)
+        self.lanes.append(lane)
+
+    def _add_broadcast_readers(self) -> None:
+        topics = {lane.spec.broadcast for lane in self.lanes if lane.spec.broadcast}
+        for topic in sorted(topics):
+            lanes = [lane for lane in self.lanes if lane.spec.broadcast == topic]
+            self.broadcast_readers.append(
+                BroadcastReader(topic, lanes, lambda: self.client().reader(), self.fatal, beacon=self.beacon)
+            )
+
+    def _register_health(self) -> None:
+        self.health.register(
+            "process", lambda: self._fatal_error and f"stopping after {self._fatal_error}", {LIVE, READY}
+        )
+        for reader in self.broadcast_readers:
+            self.health.register(
+                reader.topic,
+                lambda reader=reader: (
+                    None if reader.ready.is_set() else f"{reader.topic} has not been read to its end yet"
+                ),  # type: ignore[misc]
+                {READY, STARTUP},
+            )
+        self.health.register("partitions", self._partitions_ready, {READY, STARTUP})
+
+    def _partitions_ready(self) -> str | None:
+        if not self.started or self._consumer is None:
+            return "the worker is starting"
+        waiting = getattr(self.consumer, "waiting_for", None)
+        if waiting:
+            return str(waiting)
+        recovering = self.restorer.progress.text()
+        if recovering:
+            return recovering
+        if self.rebalancing or not self.tables.recovery.completed.is_set():
+            return "partitions are being assigned"
+        return None
+
+    # -- the log
+
+    def _new_transport(self) -> Any:
+        return super()._new_transport()
+
+    def client(self) -> BrokerClient:
+        """A client of the broker, for reading and for rare writes."""
+        if self._client is None:
+            self._client = connect(self.settings.broker)
+        return self._client
+
+    @property
+    def sink(self) -> PartSink:
+        if self._sink is None:
+            self._sink = self.transport.part_sink()
+        return self._sink
+
+    @property
+    def rule_service(self) -> RuleService:
+        if self._rule_service is None:
+            self._rule_service = RuleService(self.client())
+        return self._rule_service
+
+    async def on_start(self) -> None:
+        client = self.client()
+        await client.__aenter__()
+        for topic in self._topics():
+            spec = spec_of(topic)
+            if spec is not None:
+                await client.create_topic(topic, spec.partitions, spec.config)
+        for lane in self.lanes:
+            await client.create_topic(
+                lane.changelog, _partitions(lane.spec.source.topic), {"cleanup.policy": "compact"}
+            )
+        await super().on_start()
+
+    def _topics(self) -> list[str]:
+        topics: dict[str, None] = {}
+        for spec in self.operators:
+            for topic in (
+                spec.source.topic,
+                dlq_topic(spec.source.topic),
+                spec.output or "",
+                spec.broadcast or "",
+                *spec.side_outputs.values(),
+            ):
+                if topic:
+                    topics[topic] = None
+        return list(topics)
+
+    async def on_started(self) -> None:
+        self.add_future(self._fill_alerts())
+        await super().on_started()
+
+    async def _fill_alerts(self) -> None:
+        if any(spec.output == TopicNames.ALERTS for spec in self.operators):
+            reader = self.client().reader()
+            await reader.start()
+            try:
+                await self.alerts.fill(reader, TopicNames.ALERTS)
+            except FamulusError as exc:
+                log.warning("the alerts of earlier runs are not shown: %s", exc)
+            finally:
+                await reader.stop()
+
+    async def on_stop(self) -> None:
+        await super().on_stop()
+        if self._client is not None:
+            await self._client.__aexit__(None, None, None)
+
+    # -- partitions
+
+    async def open_lanes(self) -> None:
+        """Restore and open every lane partition that is assigned, once the broadcast topics have been read.
+
+        Called by recovery, with the sources still paused.
+        """
+        try:
+            for reader in self.broadcast_readers:
+                await reader.ready.wait()
+            assignment = self.consumer.assignment()
+            for lane in self.lanes:
+                wanted = assigned_partitions(lane, assignment)
+                for partition in set(lane.partitions) - wanted:
+                    await lane.close(partition)
+                missing = sorted(wanted - set(lane.partitions))
+                if not missing:
+                    continue
+                for partition in missing:
+                    await lane.fence(partition)
+                stores = await self.restorer.restore(lane.changelog, missing)
+                for partition, store in stores.items():
+                    lane.open(partition, store)
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:
+            self.fatal(exc, "restoring state")
+            raise
+
+    def lane_offsets(self) -> dict[TP, int]:
+        """Where each lane partition goes on, as its restored marker says."""
+        return {
+            TP(tp.topic, tp.partition): offset for lane in self.lanes for tp, offset in lane.offsets().items() if offset
+        }
+
+    async def _close_lanes(self) -> None:
+        """Make durable what was processed, then forget the partitions; their state is read back when they return."""
+        drained = await asyncio.gather(*(lane.drain(self.drain_timeout) for lane in self.lanes))
+        if not all(drained):
+            log.warning("not everything was written within %s; it will be processed again", self.drain_timeout)
+        for lane in self.lanes:
+            for partition in list(lane.partitions):
+                await lane.close(partition)
+
+    async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
+        await super()._on_partitions_revoked(revoked)
+        if not self.should_stop and self._fatal_error is None:
+            await self._close_lanes()
+
+    async def _stop_consumer(self) -> None:
+        await super()._stop_consumer()
+        if self._fatal_error is None:
+            await self._close_lanes()
+
+    # -- what the worker shows
+
+    def _feed_alerts(self, part: SealedPart) -> None:
+        for tp, outputs in part.outputs.items():
+            if tp.topic == TopicNames.ALERTS:
+                self.alerts.feed([value for _, value, _ in outputs if value is not None])
+
+    def rule_stats(self) -> dict[str, dict[str, int]]:
+        """Per rule: how often it fired and failed on this worker since it started."""
+        stats: dict[str, dict[str, int]] = {}
+        for lane in self.lanes:
+            count = getattr(lane.broadcasts and lane.broadcasts.function, "rule_stats", None)
+            if count is not None:
+                stats.update(count())
+        return stats
+
+    # -- fatal errors
+
+    def fatal(self, error: BaseException, where: str) -> None:
+        """End the process: memory may be ahead of the log, and only a restart is right.
+
+        Says so in one line, stops in order, and exits hard if that takes longer than ``fatal_grace``.
+        """
+        if self._fatal_error is not None or self.should_stop:
+            return
+        self._fatal_error = error
+        hint = "another worker has taken over" if isinstance(error, Fenced) else "start the worker again"
+        log.critical("FATAL %s: %s: %s; %s", where, type(error).__name__, error, hint)
+        timer = threading.Timer(self.fatal_grace.total_seconds(), _exit_hard, (error, self.fatal_grace))
+        timer.daemon = True
+        timer.start()
+        self.loop.create_task(self.crash(error))
+
+
+def _exit_hard(error: BaseException, grace: timedelta) -> None:
+    sys.stderr.write(f"FATAL {error!r}: not stopped after {grace.total_seconds():.0f} s, exiting\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _partitions(topic: str) -> int:
+    spec = spec_of(topic)
+    if spec is None:
+        raise FamulusError(f"topic {topic!r} is not in models/topics.py; add it there with its number of partitions")
+    return spec.partitions
+
+
+__all__ = ["APP_VERSION", "CATALOGUE", "FamulusApp"]

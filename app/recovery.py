@@ -1,0 +1,150 @@
+"""Recovery: operator state is read back from its changelog before the sources go on.
+
+Faust's own recovery stays in charge of plain tables and of the order of things; this adds one step before it resumes the sources.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from faust.tables.recovery import Recovery
+
+from agents.lane import Lane
+from models.errors import LogError, UnknownTopic
+from tables.log import LogReader, TopicPartition
+from tables.store import PartitionStore
+from tables.table import StateTableManager
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """How far the restore in progress is: changelog positions and ends, per partition."""
+
+    started: float = 0.0
+    first: dict[TopicPartition, int] = field(default_factory=dict)
+    position: dict[TopicPartition, int] = field(default_factory=dict)
+    end: dict[TopicPartition, int] = field(default_factory=dict)
+
+    @property
+    def remaining(self) -> int:
+        return sum(max(0, end - self.position[tp]) for tp, end in self.end.items())
+
+    def text(self) -> str | None:
+        """One sentence while there is something left to read, else ``None``."""
+        if not self.remaining:
+            return None
+        done = sum(self.position[tp] - self.first[tp] for tp in self.end)
+        total = done + self.remaining
+        rate = done / max(time.monotonic() - self.started, 0.001)
+        eta = f", about {self.remaining / rate:.0f} s left" if rate else ""
+        return f"reading state back: {done} of {total} changelog records ({100 * done // max(total, 1)} %){eta}"
+
+
+class StateRestorer:
+    """Reads changelog partitions back into stores."""
+
+    #: no record for so long, though the log says there are some: give up loudly
+    stall_timeout = timedelta(seconds=60)
+
+    def __init__(self, reader: Callable[[], LogReader]) -> None:
+        self._reader_of = reader
+        self.progress = Progress()
+        #: seconds that the last restore took
+        self.last_seconds = 0.0
+
+    async def restore(self, changelog: str, partitions: Iterable[int]) -> dict[int, PartitionStore]:
+        """Stores of the partitions as of the end of the changelog now.
+
+        The owners before us must have been fenced, so that the end cannot move.  Raises :class:`models.errors.LogError` if the log
+        stops giving records.
+        """
+        stores = {partition: PartitionStore() for partition in partitions}
+        tps = [TopicPartition(changelog, partition) for partition in stores]
+        reader = self._reader_of()
+        await reader.start()
+        collecting = gc.isenabled()
+        gc.disable()  # millions of new objects, none of them garbage: collections would double the time
+        started = time.monotonic()
+        try:
+            ends = await reader.end_offsets(tps)
+            starts = await reader.start_offsets(tps)
+            await self._read(reader, stores, starts, ends)
+        except UnknownTopic:
+            return stores  # nothing was ever written
+        finally:
+            if collecting:
+                gc.enable()
+                gc.freeze()  # what was restored is not scanned by later collections
+            await reader.stop()
+            self.last_seconds = time.monotonic() - started
+        return stores
+
+    async def _read(
+        self,
+        reader: LogReader,
+        stores: dict[int, PartitionStore],
+        starts: dict[TopicPartition, int],
+        ends: dict[TopicPartition, int],
+    ) -> None:
+        progress = self.progress = Progress(time.monotonic(), dict(starts), dict(starts), dict(ends))
+        left = {tp for tp in ends if starts[tp] < ends[tp]}
+        reader.assign({tp: starts[tp] for tp in left})
+        moved = reported = time.monotonic()
+        while left:
+            for part in await reader.poll(1.0):
+                if part.tp not in left:
+                    continue
+                records, end = part.records, ends[part.tp]
+                if records and records[-1].offset >= end:
+                    records = [record for record in records if record.offset < end]
+                stores[part.tp.partition].apply(records, part.next_offset)
+                progress.position[part.tp] = part.next_offset
+                moved = time.monotonic()
+                if part.next_offset >= end:
+                    left.discard(part.tp)
+            now = time.monotonic()
+            if now - moved > self.stall_timeout.total_seconds():
+                raise LogError(
+                    f"no changelog record of {', '.join(f'{tp.topic}[{tp.partition}]' for tp in sorted(left))} for "
+                    f"{self.stall_timeout.total_seconds():.0f} s though the log has more; check the broker, then start the worker again"
+                )
+            if now - reported > 5 and (text := progress.text()):
+                reported = now
+                log.info(text)
+
+
+class LaneRecovery(Recovery):
+    """Faust's recovery, with operator state restored before the sources are resumed."""
+
+    app: Any
+
+    async def on_recovery_completed(self, generation_id: int = 0) -> None:
+        await self._wait(self.app.open_lanes())
+        await super().on_recovery_completed(generation_id)
+
+    async def _resume_streams(self, generation_id: int = 0) -> None:
+        await self._wait(self.app.open_lanes())
+        await super()._resume_streams(generation_id)
+
+
+class LaneTableManager(StateTableManager):
+    """Table manager that restores through :class:`LaneRecovery`."""
+
+    @property
+    def recovery(self) -> Recovery:
+        if self._recovery is None:
+            self._recovery = LaneRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+
+def assigned_partitions(lane: Lane, assignment: Iterable[TopicPartition]) -> set[int]:
+    """Partitions of the lane's source in an assignment."""
+    return {tp.partition for tp in assignment if tp.topic == lane.spec.source.topic}

@@ -1,0 +1,143 @@
+"""Answers queries from the operators' live state in this process."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agents.lane import Lane, LanePartition
+from app.queries import OperatorInfo, StateAnswer, StateInfo, StatePage
+from models.errors import NotFound, StateUnavailable
+from models.partitioning import partition_of
+from models.topics import spec_of
+from tables.state import KeyedState, declared_states
+
+if TYPE_CHECKING:
+    from app.application import FamulusApp
+
+
+class LocalStateQueries:
+    """Reads the lanes of one worker.  Runs on the event loop between two batches, so it never sees half a record."""
+
+    def __init__(self, app: FamulusApp) -> None:
+        self._app = app
+
+    def operators(self) -> list[OperatorInfo]:
+        return [self._info(lane) for lane in self._app.lanes]
+
+    async def get(self, operator: str, state: str, key: str) -> StateAnswer:
+        lane = self._lane(operator)
+        self._declared(lane, state)
+        opened = self._owner(lane, key)
+        value = opened.task.states[state].look(key)
+        if value is None:
+            raise NotFound(f"operator {operator!r} has no {state!r} for the key {key!r}")
+        return self._answer(lane, state, key, value, opened)
+
+    async def list(self, operator: str, state: str, prefix: str, limit: int, cursor: str | None) -> StatePage:
+        lane = self._lane(operator)
+        self._declared(lane, state)
+        wanted = (
+            (key, number)
+            for number, opened in lane.partitions.items()
+            for key in opened.task.states[state].stored_keys()
+            if key.startswith(prefix) and (cursor is None or key > cursor)
+        )
+        found = heapq.nsmallest(limit + 1, wanted)
+        answers = [
+            self._answer(
+                lane, state, key, lane.partitions[number].task.states[state].look(key), lane.partitions[number]
+            )
+            for key, number in found[:limit]
+        ]
+        return StatePage(
+            answers=answers,
+            cursor=answers[-1].key if len(found) > limit else None,
+            partial=len(lane.partitions) < self._count(lane),
+        )
+
+    def look_all(self, lane: Lane, key: str) -> dict[str, Any] | None:
+        """All states of a key on this worker, ``None`` without any."""
+        for opened in lane.partitions.values():
+            values = {name: state.look(key) for name, state in opened.task.states.items()}
+            found = {name: value for name, value in values.items() if value is not None}
+            if found:
+                return found
+        return None
+
+    def all_keys(self, lane: Lane) -> Iterator[str]:
+        for opened in lane.partitions.values():
+            keys: set[str] = set()
+            for state in opened.task.states.values():
+                keys.update(state.stored_keys())
+            yield from keys
+
+    def _lane(self, operator: str) -> Lane:
+        for lane in self._app.lanes:
+            if lane.spec.uid == operator:
+                return lane
+        names = ", ".join(sorted(lane.spec.uid for lane in self._app.lanes)) or "none"
+        raise NotFound(f"no operator {operator!r} runs here; there are: {names}")
+
+    def _declared(self, lane: Lane, state: str) -> KeyedState:
+        declared = declared_states(lane.spec.function())
+        if state not in declared:
+            names = ", ".join(declared) or "none"
+            raise NotFound(f"operator {lane.spec.uid!r} has no state {state!r}; there are: {names}")
+        return declared[state][1]
+
+    def _owner(self, lane: Lane, key: str) -> LanePartition:
+        partition = partition_of(key.encode(), self._count(lane))
+        opened = lane.partitions.get(partition)
+        if opened is None:
+            raise StateUnavailable(
+                f"partition {partition} of operator {lane.spec.uid!r} is being recovered; ask again in a moment"
+            )
+        return opened
+
+    @staticmethod
+    def _count(lane: Lane) -> int:
+        spec = spec_of(lane.spec.source.topic)
+        return spec.partitions if spec else 1
+
+    @staticmethod
+    def _answer(lane: Lane, state: str, key: str, value: Any, opened: LanePartition) -> StateAnswer:
+        return StateAnswer(
+            operator=lane.spec.uid,
+            state=state,
+            key=key,
+            value=_shown(value),
+            partition=opened.tp.partition,
+            source_offset=opened.next_offset,
+            watermark=opened.task.context.watermark_ms,
+        )
+
+    def _info(self, lane: Lane) -> OperatorInfo:
+        states = declared_states(lane.spec.function())
+        highwater = getattr(self._app.consumer, "highwater", None)
+        lag = {}
+        for number, opened in lane.partitions.items():
+            end = highwater(opened.tp) if highwater is not None else opened.next_offset
+            lag[number] = max(0, (end or 0) - opened.next_offset)
+        return OperatorInfo(
+            uid=lane.spec.uid,
+            name=lane.spec.name,
+            states=[StateInfo(name, state.kind, "string") for name, (_, state) in states.items()],
+            partitions=sorted(lane.partitions),
+            watermarks=lane.watermarks(),
+            lag=lag,
+        )
+
+
+def _shown(value: Any) -> Any:
+    """A state's value as JSON shows it: records by field name, also those that are stored as arrays."""
+    if isinstance(value, msgspec.Struct):
+        return {field: _shown(getattr(value, field)) for field in value.__struct_fields__}
+    if isinstance(value, dict):
+        return {str(key): _shown(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_shown(item) for item in value]
+    return msgspec.to_builtins(value)
