@@ -41,13 +41,6 @@ class HealthReport:
     def ok(self) -> bool:
         return all(reason is None for reason in self.reasons.values())
 
-    def as_json(self) -> dict[str, object]:
-        """``{"status": "ok"|"unavailable", "checks": {NAME: {"status": ..., "reason": ...}}}``."""
-        checks: dict[str, dict[str, str]] = {}
-        for name, reason in self.reasons.items():
-            checks[name] = {"status": "ok"} if reason is None else {"status": "unavailable", "reason": reason}
-        return {"status": "ok" if self.ok else "unavailable", "checks": checks}
-
 
 class Health:
     """The checks of one worker."""

@@ -36,7 +36,10 @@ class OperatorInfo:
 
 @dataclass(frozen=True, slots=True)
 class StateAnswer:
-    """One key's value and how fresh it is: it contains every source record before ``source_offset``."""
+    """One key's value and how fresh it is: it contains every source record before ``source_offset``.
+
+    ``value`` may be the live object: encode it before giving way to the event loop, and never change it.
+    """
 
     operator: str
     state: str
