@@ -20,7 +20,6 @@ import time
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from agents.operator.driver import Broadcasts, OperatorTask
 from agents.operator.process import KeyedBroadcastProcessFunction
@@ -28,8 +27,8 @@ from agents.operator.spec import OperatorSpec
 from agents.transport import Batch, Output, PartSink, SealedPart
 from models.deadletter import attempt_of, dead_letter_headers
 from models.partitioning import partition_of
-from models.topics import dlq_topic
 from models.time import Clock, Millis, SystemClock, millis
+from models.topics import dlq_topic
 from tables.log import Record, TopicPartition
 from tables.store import PartitionStore
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name == "app":
-        from app.factory import create_app  # noqa: PLC0415  (importing the package must build nothing)
+        from app.factory import create_app
 
         made = globals()["app"] = create_app()
         return made

@@ -7,10 +7,9 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from importlib.metadata import entry_points, version
-from pathlib import Path
 from typing import Any
 
 import faust

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from agents.fraud import FRAUD
-from agents.operator import OperatorSpec
 from agents.rule_admission import RULES
+
+from agents.operator import OperatorSpec
 
 #: job name -> its operators; ``FAMULUS_JOBS`` chooses among the names
 JOBS: Mapping[str, Sequence[OperatorSpec]] = {

@@ -12,9 +12,7 @@ from models.time import Millis
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 ShortText = Annotated[str, msgspec.Meta(max_length=256)]
 Timestamp = Annotated[Millis, msgspec.Meta(ge=0, le=1 << 53)]
-Attributes = Annotated[
-    dict[ShortText, Annotated[str, msgspec.Meta(max_length=4096)]], msgspec.Meta(max_length=64)
-]
+Attributes = Annotated[dict[ShortText, Annotated[str, msgspec.Meta(max_length=4096)]], msgspec.Meta(max_length=64)]
 
 
 class Transaction(msgspec.Struct, frozen=True, gc=False):
