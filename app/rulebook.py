@@ -1,0 +1,207 @@
+"""Rules as people and programs change them: read from their topic, checked, written back.
+
+The topic is the truth.  :class:`RuleService` folds it with the same :class:`agents.rules.book.RuleBook` as the workers do,
+so what it calls current is what runs.  A change names its version; the fold takes a version once, so of two changes made
+from the same version one is told that it came too late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+
+import msgspec
+from agents.rules.book import RuleBook, lint
+
+from app.transport.client import BrokerClient, NewRecord
+from models.errors import LogError, NotFound, RuleRefused, UnknownTopic, VersionConflict
+from models.rules import Rule, RuleVersion
+from models.topics import CATALOGUE, TopicNames
+from tables.log import LogReader, Record, TopicPartition
+
+_TP = TopicPartition(TopicNames.RULES, 0)
+#: Seconds one poll of the topic may take; reading goes on until the end, however many polls that needs.
+_POLL = 1.0
+#: Polls in a row that may bring nothing before the log counts as stuck.
+_EMPTY_POLLS = 10
+
+
+class RuleService:
+    """Reads and changes the rules.  Safe for use by many tasks; the client must be open while it is used.
+
+    ``expected_version`` is the version that a change was made from: ``None`` for whichever there is, 0 for "there is no
+    such rule".  If the rule has another one, :class:`models.errors.VersionConflict` is raised and nothing is changed.
+    Unknown rules and versions raise :class:`models.errors.NotFound`, a broker that fails :class:`models.errors.LogError`.
+    """
+
+    def __init__(self, client: BrokerClient) -> None:
+        self._client = client
+        self._book = RuleBook()
+        self._next_offset = 0
+        self._reader: LogReader | None = None
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> RuleService:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop reading.  The client stays open."""
+        async with self._lock:
+            if self._reader is not None:
+                reader, self._reader = self._reader, None
+                await reader.stop()
+
+    async def list(self) -> Sequence[RuleVersion]:
+        """The current version of every rule that is not deleted, in the order of their ids."""
+        async with self._lock:
+            await self._refresh()
+            return sorted(self._book.current().values(), key=lambda step: step.rule_id)
+
+    async def get(self, rule_id: str) -> RuleVersion:
+        """The current version of a rule."""
+        async with self._lock:
+            await self._refresh()
+            return self._current(rule_id)
+
+    async def history(self, rule_id: str) -> Sequence[RuleVersion]:
+        """Every version, oldest first; also of a deleted rule."""
+        async with self._lock:
+            await self._refresh()
+            return self._history(rule_id)
+
+    async def put(self, rule: Rule, expected_version: int | None = None) -> RuleVersion:
+        """Append a version once it is admitted.
+
+        Without ``rule.version`` it gets the rule's next one; a version that is taken already is refused.
+        Raises :class:`models.errors.RuleRefused`.
+        """
+        lint(msgspec.json.encode(rule))
+        async with self._lock:
+            await self._refresh()
+            self._expect(rule.rule_id, expected_version)
+            return await self._append(rule)
+
+    async def delete(self, rule_id: str, expected_version: int | None = None) -> RuleVersion:
+        """Delete the rule; its history stays."""
+        async with self._lock:
+            await self._refresh()
+            self._current(rule_id)
+            self._expect(rule_id, expected_version)
+            return await self._write(rule_id, None)
+
+    async def disable(self, rule_id: str, expected_version: int | None = None) -> RuleVersion:
+        """Append a version that does not run; one that is disabled already stays as it is."""
+        async with self._lock:
+            await self._refresh()
+            step = self._current(rule_id)
+            self._expect(rule_id, expected_version)
+            if step.rule is None or not step.rule.active:
+                return step
+            return await self._append(msgspec.structs.replace(step.rule, active=False, version=None))
+
+    async def rollback(self, rule_id: str, to: int, expected_version: int | None = None) -> RuleVersion:
+        """Append a new version that says what version ``to`` said."""
+        async with self._lock:
+            await self._refresh()
+            history = self._history(rule_id)
+            self._expect(rule_id, expected_version)
+            step = next((step for step in history if step.version == to), None)
+            if step is None:
+                versions = ", ".join(str(step.version) for step in history[-20:])
+                raise NotFound(f"The rule {rule_id!r} has no version {to}; it has {versions}.")
+            if step.rule is None:
+                raise NotFound(
+                    f"Version {to} deleted the rule {rule_id!r}; choose one that says something, or delete it."
+                )
+            return await self._append(msgspec.structs.replace(step.rule, version=None))
+
+    # --- all below with the lock held ---------------------------------------------------------------------------------
+
+    def _current(self, rule_id: str) -> RuleVersion:
+        if (step := self._book.current().get(rule_id)) is None:
+            raise NotFound(f"There is no rule {rule_id!r}; famulus rules list shows those there are.")
+        return step
+
+    def _history(self, rule_id: str) -> Sequence[RuleVersion]:
+        if not (steps := self._book.history(rule_id)):
+            raise NotFound(f"There never was a rule {rule_id!r}; famulus rules list shows those there are.")
+        return steps
+
+    def _expect(self, rule_id: str, expected_version: int | None) -> None:
+        if expected_version is None:
+            return
+        step = self._book.current().get(rule_id)
+        if (step.version if step else 0) != expected_version:
+            now = f"is at version {step.version}" if step else "does not exist"
+            raise VersionConflict(
+                f"The rule {rule_id!r} {now}, not at version {expected_version}; read it again and decide anew.",
+                current=step.version if step else None,
+            )
+
+    async def _append(self, rule: Rule) -> RuleVersion:
+        latest = max((step.version for step in self._book.history(rule.rule_id)), default=0)
+        if rule.version is None:
+            rule = msgspec.structs.replace(rule, version=latest + 1)
+        elif rule.version <= latest:
+            raise RuleRefused(
+                f"version {rule.version} of {rule.rule_id!r} is not above {latest}, its latest; leave the version out"
+            )
+        return await self._write(rule.rule_id, msgspec.json.encode(rule))
+
+    async def _write(self, rule_id: str, value: bytes | None) -> RuleVersion:
+        spec = CATALOGUE[TopicNames.RULES]
+        await self._client.create_topic(spec.name, spec.partitions, spec.config)
+        [(_, offset)] = await self._client.append(spec.name, [NewRecord(key=rule_id.encode(), value=value)])
+        await self._refresh()
+        for step in self._book.history(rule_id):
+            if step.offset == offset:
+                return step
+        step = self._book.current().get(rule_id)
+        raise VersionConflict(
+            f"The rule {rule_id!r} was changed by somebody else at the same time; read it again and decide anew.",
+            current=step.version if step else None,
+        )
+
+    async def _refresh(self) -> None:
+        """Fold what was appended since the last time, up to the topic's end as it is now."""
+        reader = await self._started_reader()
+        try:
+            end = (await reader.end_offsets([_TP]))[_TP]
+        except UnknownTopic:
+            return
+        if self._next_offset >= end:
+            return
+        reader.assign({_TP: self._next_offset})
+        empty = 0
+        while self._next_offset < end:
+            before = self._next_offset
+            for part in await reader.poll(_POLL):
+                if part.tp == _TP:
+                    self._fold(part.records, part.next_offset)
+            empty = 0 if self._next_offset > before else empty + 1
+            if empty == _EMPTY_POLLS:
+                raise LogError(
+                    f"{_TP.topic} cannot be read beyond offset {self._next_offset} of {end}; check the broker "
+                    "with famulus doctor"
+                )
+
+    def _fold(self, records: Sequence[Record], next_offset: int) -> None:
+        for record in records:
+            # A refused record changes nothing; the worker's own fold sends it to the dead letters.
+            with suppress(RuleRefused):
+                self._book.apply(record.key, record.value, offset=record.offset, timestamp_ms=record.timestamp)
+        self._next_offset = next_offset
+
+    async def _started_reader(self) -> LogReader:
+        if self._reader is None:
+            reader = self._client.reader()
+            await reader.start()
+            self._reader = reader
+        return self._reader
