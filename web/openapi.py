@@ -121,5 +121,5 @@ def _problem(status: int) -> dict[str, Any]:
 def _anything(kind: type) -> dict[str, Any]:
     """Schema of what msgspec has no words for: an ``object`` is any JSON value."""
     if kind is object:
-        return {}
+        return {"description": "Any JSON value."}
     raise NotImplementedError(f"{kind} has no JSON Schema; give the route another type")
