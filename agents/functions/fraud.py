@@ -1,0 +1,99 @@
+"""Fraud detection: each transaction is judged by every active rule, over the user's history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from agents.operator.process import Context, KeyedBroadcastProcessFunction
+from agents.rules.admission import AdmittedRule, admit
+from agents.rules.book import RuleBook
+from agents.rules.compiler import RuleSet
+from models.alerts import Alert, alert_id
+from models.history import HistoryEntry
+from models.rules import Rule, RuleVersion
+from models.time import millis
+from models.transactions import Transaction
+from tables import BroadcastState, TimeSeriesState
+
+#: A transaction that arrives this much later than the user's newest one still finds its whole window in the history.
+DISORDER = timedelta(hours=1)
+#: Transactions kept per user, whatever the windows of the rules.
+MAX_HISTORY = 10_000
+
+_encode = msgspec.json.Encoder().encode
+
+
+def rule_set(versions: Mapping[str, RuleVersion], changed: set[str], previous: RuleSet | None) -> RuleSet:
+    """The active rules as one compiled set; only what changed is compiled again."""
+    changes: dict[str, AdmittedRule | None] = {}
+    for rule_id in changed:
+        version = versions.get(rule_id)
+        rule = version.rule if version is not None else None
+        changes[rule_id] = admit(rule, version.version) if version and rule and rule.active else None
+    return (previous or RuleSet()).with_changes(changes)
+
+
+class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | None, Alert]):
+    """Judges transactions, keyed by user.
+
+    Broadcast elements are rules as they lie on the topic: JSON (or a :class:`models.rules.Rule`), nothing to delete.  A refused one
+    raises :class:`models.errors.RuleRefused` and changes nothing.
+    """
+
+    history = TimeSeriesState(HistoryEntry, time=attrgetter("timestamp"), keep_for=DISORDER, keep_last=MAX_HISTORY)
+    rules = BroadcastState(str, RuleVersion, derive=rule_set)
+
+    def open(self, ctx: Context) -> None:
+        self.book = RuleBook()
+        self._judging: RuleSet | None = None
+        self._dropped = ctx.metrics.counter("history_dropped")
+
+    def process_broadcast_element(self, element: bytes | Rule | None, ctx: Context) -> None:
+        value = _encode(element) if isinstance(element, Rule) else element
+        source = ctx.source
+        accepted = self.book.apply(ctx.key.encode(), value, offset=source.offset, timestamp_ms=ctx.timestamp_ms)
+        self.rules.put(accepted.rule_id, accepted)
+
+    def process_element(self, event: Transaction, ctx: Context) -> list[Alert] | None:
+        rules: RuleSet = self.rules.derived()
+        if rules is not self._judging:
+            self._judging = rules
+            self.history.keep_ms = rules.longest_window_ms + millis(DISORDER)
+        series = self.history.add(HistoryEntry(event.timestamp, event.amount, event.merchant, event.country))
+        if self.history.dropped:
+            self._dropped.inc(self.history.dropped)
+            self.history.dropped = 0
+        fired = rules.judge(event, series)
+        if fired is None:
+            return None
+        source = ctx.source
+        return [
+            Alert(
+                alert_id=alert_id(firing.rule_id, firing.version, event.transaction_id),
+                user_id=event.user_id,
+                rule_id=firing.rule_id,
+                rule_version=firing.version,
+                risk_level=firing.risk_level,
+                message=firing.message,
+                timestamp=event.timestamp,
+                transaction_id=event.transaction_id,
+                source=source,
+                explanation=firing.explain(event, series),
+            )
+            for firing in fired
+        ]
+
+    def rule_stats(self) -> dict[str, dict[str, int]]:
+        """Per rule: how often it fired and failed since the worker started."""
+        rules: Any = self.rules.derived()
+        return {
+            rule_id: {"fired": rules.fired.get(rule_id, 0), "errors": rules.errors.get(rule_id, 0)}
+            for rule_id in self.rules
+        }
+
+
