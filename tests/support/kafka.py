@@ -48,8 +48,16 @@ def jars() -> Path:
     fetched = Path(tempfile.mkdtemp(dir=LIBS.parent, prefix="libs-"))
     try:
         done = subprocess.run(
-            ["mvn", "-q", "-B", "-f", str(ROOT / "docker" / "pom.xml"), "dependency:copy-dependencies"]
-            + ["-DincludeScope=runtime", f"-DoutputDirectory={fetched}"],
+            [
+                "mvn",
+                "-q",
+                "-B",
+                "-f",
+                str(ROOT / "docker" / "pom.xml"),
+                "dependency:copy-dependencies",
+                "-DincludeScope=runtime",
+                f"-DoutputDirectory={fetched}",
+            ],
             capture_output=True,
             text=True,
             timeout=600,
@@ -160,13 +168,24 @@ class KafkaBroker:
             "group.initial.rebalance.delay.ms": "0",
             "group.min.session.timeout.ms": "1000",
             "auto.create.topics.enable": "false",
+            # After kill -9 the broker comes back only once its former self has timed out (9 s by default).
+            "broker.session.timeout.ms": "3000",
+            "broker.heartbeat.interval.ms": "500",
             **self._extra,
         }
 
     def _format(self, libs: Path, properties: Path) -> None:
         done = subprocess.run(
-            [*_java(libs, "-Xmx128m"), "kafka.tools.StorageTool", "format"]
-            + ["-t", CLUSTER_ID, "-c", str(properties), *self._format_options],
+            [
+                *_java(libs, "-Xmx128m"),
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                CLUSTER_ID,
+                "-c",
+                str(properties),
+                *self._format_options,
+            ],
             capture_output=True,
             text=True,
             timeout=60,
