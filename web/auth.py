@@ -110,7 +110,7 @@ def _token(number: int, entry: object) -> Token:
     where = f"token {number} ({name})"
     if not isinstance(digest, str) or not _HEX.fullmatch(digest.lower()):
         raise ValueError(f"{where}: sha256 must be the 64 hex digits of the token's SHA-256")
-    if not isinstance(scopes, list) or not scopes or not all(scope in {s.value for s in Scope} for scope in scopes):
+    if not isinstance(scopes, list) or not scopes or not all(scope in [s.value for s in Scope] for scope in scopes):
         raise ValueError(f"{where}: scopes must be a list of {', '.join(scope.value for scope in Scope)}")
     if expires is not None and (not isinstance(expires, datetime) or expires.tzinfo is None):
         raise ValueError(f"{where}: expires must be a time with its zone, such as 2027-01-01T00:00:00Z")

@@ -75,7 +75,7 @@ class MemoryRules:
 class MemoryState:
     """One operator ``fraud`` with one state ``history``; ``recovering`` keys cannot be read now."""
 
-    values: dict[str, object] = field(default_factory=dict)
+    values: Mapping[str, object] = field(default_factory=dict)
     recovering: set[str] = field(default_factory=set)
 
     def operators(self) -> Sequence[OperatorInfo]:
