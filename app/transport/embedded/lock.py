@@ -35,8 +35,8 @@ class WorkerLock:
         self._fd: int | None = None
         self._generation: int | None = None
         self._acquiring = asyncio.Lock()
-        #: True while another worker is active and this one waits for its place
-        self.standing_by = False
+        #: what this process waits for while another worker is active, in words
+        self.waiting_for: str | None = None
 
     @property
     def path(self) -> Path:
@@ -64,22 +64,20 @@ class WorkerLock:
     async def _acquire(self, engine: Engine) -> None:
         try:
             while not self._try():
-                if not self.standing_by:
-                    self.standing_by = True
-                    logger.warning(
-                        "another worker (%s) is active for application %r on %s: standing by to take its place",
-                        self._holder(),
-                        self.app_id,
-                        self._location.directory,
+                if self.waiting_for is None:
+                    self.waiting_for = (
+                        f"another worker ({self._holder()}) is active for application {self.app_id!r} on "
+                        f"{self._location.directory}: standing by to take its place"
                     )
+                    logger.warning("%s", self.waiting_for)
                 await asyncio.sleep(RETRY)
             self._generation = await engine.write(lambda transaction: transaction.begin_generation(self.app_id))
         except BaseException:
             self.release()
             raise
         finally:
-            was_spare, self.standing_by = self.standing_by, False
-        if was_spare:
+            waited, self.waiting_for = self.waiting_for, None
+        if waited:
             logger.warning("the other worker is gone: taking over application %r", self.app_id)
 
     def release(self) -> None:
