@@ -1,0 +1,132 @@
+"""The history functions of rules, over one user's transactions in order of their timestamps.
+
+A window is (t - d, t]: ``d`` ms up to and including the transaction in hand, whose timestamp is ``t``.  Input comes out of
+order, so entries later than ``t`` exist; they are in no window.  ``end`` is the index after the last entry that is not
+later than ``t``; ``start`` is the index of a window's first entry.  Counting is O(log n), the others O(entries in window).
+
+Should the cap of the history have dropped even the transaction in hand, its window may be empty: 0 and 0.0 then.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from math import fsum
+from operator import attrgetter
+from typing import Protocol, overload
+
+from models.history import HistoryEntry
+from models.time import Millis
+
+_timestamp = attrgetter("timestamp")
+#: Up to here walking from the newest entry is cheaper than a binary search.
+_SHORT = 8
+
+
+class History(Protocol):
+    """A list of entries by ascending timestamp, the transaction in hand included."""
+
+    #: the entry taken just before the one in hand, in order of arrival
+    previous: HistoryEntry | None
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: int, /) -> HistoryEntry: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> list[HistoryEntry]: ...
+
+
+def end(history: History, t: Millis) -> int:
+    """Index after the last entry whose timestamp is at most ``t``."""
+    size = len(history)
+    if not size or history[size - 1].timestamp <= t:
+        return size
+    return bisect_right(history, t, key=_timestamp)
+
+
+def start(history: History, stop: int, after: Millis) -> int:
+    """Index of the first entry whose timestamp is greater than ``after``; at most ``stop``."""
+    if not stop or history[0].timestamp > after:
+        return 0
+    if stop <= _SHORT:
+        while history[stop - 1].timestamp > after:
+            stop -= 1
+        return stop
+    return bisect_right(history, after, 0, stop, key=_timestamp)
+
+
+def sum_amount(history: History, begin: int, stop: int) -> float:
+    """Correctly rounded, so it does not depend on the order of equal timestamps nor on the Python release."""
+    amounts = [entry.amount for entry in history[begin:stop]]
+    try:
+        return fsum(amounts)
+    except OverflowError:
+        return sum(amounts)
+
+
+def avg_amount(history: History, begin: int, stop: int) -> float:
+    return sum_amount(history, begin, stop) / (stop - begin) if stop > begin else 0.0
+
+
+def min_amount(history: History, begin: int, stop: int) -> float:
+    return min((entry.amount for entry in history[begin:stop]), default=0.0)
+
+
+def max_amount(history: History, begin: int, stop: int) -> float:
+    return max((entry.amount for entry in history[begin:stop]), default=0.0)
+
+
+def distinct_merchants(history: History, begin: int, stop: int) -> int:
+    """Transactions without a merchant count as one merchant more."""
+    return len({entry.merchant for entry in history[begin:stop]})
+
+
+def distinct_countries(history: History, begin: int, stop: int) -> int:
+    """Transactions without a country count as one country more."""
+    return len({entry.country for entry in history[begin:stop]})
+
+
+def count(history: History, begin: int, stop: int) -> int:
+    return stop - begin
+
+
+#: Functions of a window: (history, begin, stop) -> value.
+WINDOW_FUNCTIONS: Mapping[str, Callable[[History, int, int], int | float]] = {
+    "count": count,
+    "sum_amount": sum_amount,
+    "avg_amount": avg_amount,
+    "min_amount": min_amount,
+    "max_amount": max_amount,
+    "distinct_merchants": distinct_merchants,
+    "distinct_countries": distinct_countries,
+}
+
+
+def over_window(name: str, history: History, t: Millis, d_ms: Millis) -> int | float:
+    """Value of the window function ``name`` over (t - d_ms, t]."""
+    stop = end(history, t)
+    return WINDOW_FUNCTIONS[name](history, start(history, stop, t - d_ms), stop)
+
+
+def has_previous(history: History, t: Millis) -> bool:
+    return history.previous is not None
+
+
+def previous_amount(history: History, t: Millis) -> float:
+    """0.0 without a previous transaction."""
+    previous = history.previous
+    return 0.0 if previous is None else previous.amount
+
+
+def seconds_since_previous(history: History, t: Millis) -> float:
+    """Event time from the previous transaction to this one: negative when they came out of order; 0.0 without one."""
+    previous = history.previous
+    return 0.0 if previous is None else (t - previous.timestamp) / 1000
+
+
+#: Functions of the previous transaction: (history, t) -> value.
+PREVIOUS_FUNCTIONS: Mapping[str, Callable[[History, Millis], bool | float]] = {
+    "has_previous": has_previous,
+    "previous_amount": previous_amount,
+    "seconds_since_previous": seconds_since_previous,
+}
