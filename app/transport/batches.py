@@ -7,7 +7,7 @@ Neutral to the transport: a driver's consumer mixes :class:`LaneConsumerMixin` i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import faust
@@ -70,6 +70,7 @@ class LaneConsumerMixin:
     app: Any
     #: changes with every seek
     seek_epoch: int = 0
+    _held: Set[TP] = frozenset()
 
     def lane_topics(self) -> set[str]:
         return {name for topic in self.app.topics if isinstance(topic, LaneTopic) for name in topic.topics}
@@ -92,10 +93,18 @@ class LaneConsumerMixin:
     # -- seeking
 
     async def perform_seek(self) -> None:
+        """Seek sources to their committed offsets, lanes to where their state says.
+
+        Recovery resumes the sources before this, and empties the agents' queues after it, when it resumes the flow: what
+        was delivered in between would be lost.  So sources are held from here until ``resume_flow``.
+        """
+        assigned = self.assignment()  # type: ignore[attr-defined]
+        held = {tp for tp in assigned if not self._is_changelog_tp(tp)}  # type: ignore[attr-defined]
+        self.pause_partitions(held)  # type: ignore[attr-defined]
+        self._held = held
         self.seek_epoch += 1
         try:
             await super().perform_seek()  # type: ignore[misc]
-            assigned = self.assignment()  # type: ignore[attr-defined]
             for tp, offset in self.lane_positions().items():
                 if tp in assigned:
                     await self.seek(tp, offset)  # type: ignore[attr-defined]
@@ -109,6 +118,8 @@ class LaneConsumerMixin:
         self._more_to_fetch()
 
     def resume_flow(self) -> None:
+        held, self._held = self._held, frozenset()
+        super().resume_partitions(held)  # type: ignore[misc]
         super().resume_flow()  # type: ignore[misc]
         self._more_to_fetch()
 
