@@ -25,7 +25,7 @@ from app.alerts import AlertFeed
 from app.broadcasts import BroadcastReader
 from app.health import LIVE, READY, STARTUP, Health
 from app.metrics import LaneCollector
-from app.recovery import LaneTableManager, StateRestorer, assigned_partitions
+from app.recovery import LaneTableManager, StateRestorer, assigned_partitions, replay_source
 from app.rulebook import RuleService
 from app.settings import Settings
 from app.state_queries import LocalStateQueries
@@ -125,8 +125,16 @@ class FamulusApp(faust.App):
         store.look = lambda key: self.state_queries.look_all(lane, key)
         store.stored_keys = lambda: self.state_queries.all_keys(lane)
         topic = LaneTopic(self, topics=[spec.source.topic], partitions=partitions, value_type=bytes, key_type=bytes)
-        self.agent(topic, name=spec.uid)(lane.consume)
+        self._add_agent(topic, lane)
         self.lanes.append(lane)
+
+    def _add_agent(self, topic: LaneTopic, lane: Lane) -> None:
+        async def consume(batches: Any) -> None:
+            await lane.consume(batches)
+
+        consume.__name__ = consume.__qualname__ = lane.spec.uid
+        consume.__module__ = f"agents.{lane.spec.job}"
+        self.agent(topic, name=lane.spec.uid)(consume)
 
     def _add_broadcast_readers(self) -> None:
         topics = {lane.spec.broadcast for lane in self.lanes if lane.spec.broadcast}
@@ -185,6 +193,10 @@ class FamulusApp(faust.App):
         if self._rule_service is None:
             self._rule_service = RuleService(self.client())
         return self._rule_service
+
+    def _create_directories(self) -> None:
+        for folder in (self.conf.datadir, self.conf.appdir, self.conf.tabledir):
+            folder.mkdir(parents=True, exist_ok=True)
 
     async def on_start(self) -> None:
         client = self.client()
@@ -256,6 +268,7 @@ class FamulusApp(faust.App):
                 stores = await self.restorer.restore(lane.changelog, missing)
                 for partition, store in stores.items():
                     lane.open(partition, store)
+                    await replay_source(lane, partition, self.client().reader())
         except asyncio.CancelledError:
             raise
         except Exception as exc:

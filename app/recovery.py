@@ -16,6 +16,7 @@ from typing import Any
 from faust.tables.recovery import Recovery
 
 from agents.lane import Lane
+from agents.operator import ReplayedProcessFunction
 from models.errors import LogError, UnknownTopic
 from tables.log import LogReader, TopicPartition
 from tables.store import PartitionStore
@@ -143,6 +144,26 @@ class LaneTableManager(StateTableManager):
         if self._recovery is None:
             self._recovery = LaneRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
         return self._recovery
+
+
+async def replay_source(lane: Lane, partition: int, reader: LogReader) -> None:
+    """Give a function that is a fold over its input the records that it processed in earlier lives."""
+    task = lane.partitions[partition].task
+    if not isinstance(task.function, ReplayedProcessFunction) or not task.next_offset:
+        return
+    tp = TopicPartition(lane.spec.source.topic, partition)
+    await reader.start()
+    try:
+        position = (await reader.start_offsets([tp]))[tp]
+        reader.assign({tp: position})
+        while position < task.next_offset:
+            for part in await reader.poll(1.0):
+                for record in part.records:
+                    if record.offset < task.next_offset:
+                        task.function.replay(record)
+                position = part.next_offset
+    finally:
+        await reader.stop()
 
 
 def assigned_partitions(lane: Lane, assignment: Iterable[TopicPartition]) -> set[int]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agents.fraud import FRAUD
-from agents.rule_admission import RULES
-
+from agents.fraud import FRAUD, RULES
 from agents.operator import OperatorSpec
 
 #: job name -> its operators; ``FAMULUS_JOBS`` chooses among the names

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from operator import attrgetter
-from typing import Any
-
 import msgspec
 
 from agents.operator.process import Context, KeyedBroadcastProcessFunction
@@ -28,13 +26,12 @@ MAX_HISTORY = 10_000
 _encode = msgspec.json.Encoder().encode
 
 
-def rule_set(versions: Mapping[str, RuleVersion], changed: set[str], previous: RuleSet | None) -> RuleSet:
+def compiled(versions: Mapping[str, RuleVersion], changed: set[str], previous: RuleSet | None) -> RuleSet:
     """The active rules as one compiled set; only what changed is compiled again."""
     changes: dict[str, AdmittedRule | None] = {}
     for rule_id in changed:
         version = versions.get(rule_id)
-        rule = version.rule if version is not None else None
-        changes[rule_id] = admit(rule, version.version) if version and rule and rule.active else None
+        changes[rule_id] = admit(version.rule) if version and version.rule else None
     return (previous or RuleSet()).with_changes(changes)
 
 
@@ -46,7 +43,7 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
     """
 
     history = TimeSeriesState(HistoryEntry, time=attrgetter("timestamp"), keep_for=DISORDER, keep_last=MAX_HISTORY)
-    rules = BroadcastState(str, RuleVersion, derive=rule_set)
+    rules = BroadcastState(str, RuleVersion, derive=compiled)
 
     def open(self, ctx: Context) -> None:
         self.book = RuleBook()
@@ -57,7 +54,10 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
         value = _encode(element) if isinstance(element, Rule) else element
         source = ctx.source
         accepted = self.book.apply(ctx.key.encode(), value, offset=source.offset, timestamp_ms=ctx.timestamp_ms)
-        self.rules.put(accepted.rule_id, accepted)
+        if accepted.rule is None:
+            self.rules.remove(accepted.rule_id)
+        else:
+            self.rules.put(accepted.rule_id, accepted)
 
     def process_element(self, event: Transaction, ctx: Context) -> list[Alert] | None:
         rules: RuleSet = self.rules.derived()
@@ -79,7 +79,7 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
                 rule_id=firing.rule_id,
                 rule_version=firing.version,
                 risk_level=firing.risk_level,
-                message=firing.message,
+                message=f"Rule triggered: {firing.description}",
                 timestamp=event.timestamp,
                 transaction_id=event.transaction_id,
                 source=source,
@@ -90,10 +90,8 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
 
     def rule_stats(self) -> dict[str, dict[str, int]]:
         """Per rule: how often it fired and failed since the worker started."""
-        rules: Any = self.rules.derived()
+        rules: RuleSet = self.rules.derived()
         return {
             rule_id: {"fired": rules.fired.get(rule_id, 0), "errors": rules.errors.get(rule_id, 0)}
             for rule_id in self.rules
         }
-
-

@@ -6,6 +6,7 @@ from agents.operator.process import (
     KeyedProcessFunction,
     OutputTag,
     ProcessFunction,
+    ReplayedProcessFunction,
 )
 from agents.operator.spec import OperatorSpec, Source, keyed_source
 
@@ -16,6 +17,7 @@ __all__ = [
     "OperatorSpec",
     "OutputTag",
     "ProcessFunction",
+    "ReplayedProcessFunction",
     "Source",
     "keyed_source",
 ]

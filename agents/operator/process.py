@@ -74,6 +74,18 @@ class KeyedProcessFunction(ProcessFunction, Generic[I, O]):
         raise NotImplementedError
 
 
+class ReplayedProcessFunction(KeyedProcessFunction[I, O]):
+    """A function whose memory is a fold over its whole input, kept in plain attributes instead of keyed state.
+
+    Before a partition goes on, its records from the first one up to the marker are given to ``replay`` again.  For small topics that
+    keep everything, such as rules.
+    """
+
+    def replay(self, event: I) -> None:
+        """Take a record that was processed in an earlier life; emits nothing."""
+        raise NotImplementedError
+
+
 class KeyedBroadcastProcessFunction(KeyedProcessFunction[I, O], Generic[I, B, O]):
     """A keyed input and a broadcast input that every worker sees whole."""
 

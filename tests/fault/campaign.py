@@ -206,7 +206,7 @@ def _compare_state(worker: Worker, report: Report) -> None:
     have: dict[str, list[tuple[int, float]]] = {}
     cursor = ""
     while True:
-        page = worker.get(f"/v1/state/fraud/history?limit=500{cursor}")
+        page = worker.get(f"/v1/state/fraud/history?limit=100{cursor}")
         assert page is not None, "the state cannot be listed"
         for item in page["items"]:
             have[item["key"]] = [(entry["timestamp"], entry["amount"]) for entry in item["value"]]
