@@ -165,7 +165,7 @@ def alert(number: int, *, user_id: str = "user42", rule_id: str = "HIGH_VALUE", 
         "message": "Rule triggered: Transaction amount > $10,000",
         "timestamp": NOW_MS + number,
         "source": Source("user-transactions", 1, number),
-        "explanation": {"when": "amount > 10000.0", "values": {"amount": 12_000.0 + number}},
+        "explanation": {"condition": "amount > 10000.0", "values": {"amount": 12_000.0 + number}},
     }
     return msgspec.json.encode(
         Alert(

@@ -23,7 +23,7 @@ async def test_an_alert_is_answered_as_it_is_on_the_topic(client: Client, behind
         "timestamp": NOW_MS + 1,
         "transaction_id": "t1",
         "source": {"topic": "user-transactions", "partition": 1, "offset": 1},
-        "explanation": {"when": "amount > 10000.0", "values": {"amount": 12_001.0}},
+        "explanation": {"condition": "amount > 10000.0", "values": {"amount": 12_001.0}},
     }
 
 
