@@ -113,6 +113,10 @@ class RuleBook:
         """The rule's latest version; ``None`` if there is no such rule now."""
         return self._versions[rule_id][-1] if rule_id in self._admitted else None
 
+    def next_version(self, rule_id: str) -> int:
+        """The version that a change without one gets."""
+        return self._latest(rule_id) + 1
+
     def active(self) -> Mapping[str, RuleVersion]:
         """The rules that judge, by rule id."""
         return {name: self._versions[name][-1] for name, admitted in self._admitted.items() if admitted.rule.active}
