@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from types import TracebackType
 
 import msgspec
-from agents.rules.book import RuleBook, lint
 
+from agents.rules.book import RuleBook
 from app.transport.client import BrokerClient, NewRecord
 from models.errors import LogError, NotFound, RuleRefused, UnknownTopic, VersionConflict
 from models.rules import Rule, RuleVersion
 from models.topics import CATALOGUE, TopicNames
-from tables.log import LogReader, Record, TopicPartition
+from tables.log import LogReader, Slice, TopicPartition
 
 _TP = TopicPartition(TopicNames.RULES, 0)
 #: Seconds one poll of the topic may take; reading goes on until the end, however many polls that needs.
@@ -74,7 +73,7 @@ class RuleService:
         """Every version, oldest first; also of a deleted rule."""
         async with self._lock:
             await self._refresh()
-            return self._history(rule_id)
+            return self._book.history(rule_id)
 
     async def put(self, rule: Rule, expected_version: int | None = None) -> RuleVersion:
         """Append a version once it is admitted.
@@ -82,14 +81,17 @@ class RuleService:
         Without ``rule.version`` it gets the rule's next one; a version that is taken already is refused.
         Raises :class:`models.errors.RuleRefused`.
         """
-        lint(msgspec.json.encode(rule))
+        admit(parse_rule(rule.rule_id.encode(), msgspec.json.encode(rule)))
         async with self._lock:
             await self._refresh()
             self._expect(rule.rule_id, expected_version)
             return await self._append(rule)
 
     async def delete(self, rule_id: str, expected_version: int | None = None) -> RuleVersion:
-        """Delete the rule; its history stays."""
+        """Delete the rule; its history stays.
+
+        A deletion carries no version on the topic, so one that was put in the same instant is deleted with the others.
+        """
         async with self._lock:
             await self._refresh()
             self._current(rule_id)
@@ -110,7 +112,7 @@ class RuleService:
         """Append a new version that says what version ``to`` said."""
         async with self._lock:
             await self._refresh()
-            history = self._history(rule_id)
+            history = self._book.history(rule_id)
             self._expect(rule_id, expected_version)
             step = next((step for step in history if step.version == to), None)
             if step is None:
@@ -125,19 +127,14 @@ class RuleService:
     # --- all below with the lock held ---------------------------------------------------------------------------------
 
     def _current(self, rule_id: str) -> RuleVersion:
-        if (step := self._book.current().get(rule_id)) is None:
+        if (step := self._book.get(rule_id)) is None:
             raise NotFound(f"There is no rule {rule_id!r}; famulus rules list shows those there are.")
         return step
-
-    def _history(self, rule_id: str) -> Sequence[RuleVersion]:
-        if not (steps := self._book.history(rule_id)):
-            raise NotFound(f"There never was a rule {rule_id!r}; famulus rules list shows those there are.")
-        return steps
 
     def _expect(self, rule_id: str, expected_version: int | None) -> None:
         if expected_version is None:
             return
-        step = self._book.current().get(rule_id)
+        step = self._book.get(rule_id)
         if (step.version if step else 0) != expected_version:
             now = f"is at version {step.version}" if step else "does not exist"
             raise VersionConflict(
@@ -146,58 +143,76 @@ class RuleService:
             )
 
     async def _append(self, rule: Rule) -> RuleVersion:
-        latest = max((step.version for step in self._book.history(rule.rule_id)), default=0)
+        # With its version in the record, the fold refuses all but the first of two changes made from one version.
+        version = self._book.next_version(rule.rule_id)
         if rule.version is None:
-            rule = msgspec.structs.replace(rule, version=latest + 1)
-        elif rule.version <= latest:
+            rule = msgspec.structs.replace(rule, version=version)
+        elif rule.version < version:
             raise RuleRefused(
-                f"version {rule.version} of {rule.rule_id!r} is not above {latest}, its latest; leave the version out"
+                f"rule {rule.rule_id}: version {rule.version} is not newer than {version - 1}; leave the version out"
             )
         return await self._write(rule.rule_id, msgspec.json.encode(rule))
 
     async def _write(self, rule_id: str, value: bytes | None) -> RuleVersion:
         spec = CATALOGUE[TopicNames.RULES]
+        before = self._book.next_version(rule_id)
         await self._client.create_topic(spec.name, spec.partitions, spec.config)
         [(_, offset)] = await self._client.append(spec.name, [NewRecord(key=rule_id.encode(), value=value)])
-        await self._refresh()
-        for step in self._book.history(rule_id):
-            if step.offset == offset:
-                return step
-        step = self._book.current().get(rule_id)
+        refusal = await self._refresh(watched=offset)
+        if (step := self._step_at(rule_id, offset)) is not None:
+            return step
+        if refusal is not None and self._book.next_version(rule_id) == before:
+            raise refusal
+        now = self._book.get(rule_id)
         raise VersionConflict(
             f"The rule {rule_id!r} was changed by somebody else at the same time; read it again and decide anew.",
-            current=step.version if step else None,
+            current=now.version if now else None,
         )
 
-    async def _refresh(self) -> None:
-        """Fold what was appended since the last time, up to the topic's end as it is now."""
+    def _step_at(self, rule_id: str, offset: int) -> RuleVersion | None:
+        try:
+            steps = self._book.history(rule_id)
+        except NotFound:
+            return None
+        return next((step for step in reversed(steps) if step.offset == offset), None)
+
+    async def _refresh(self, watched: int = -1) -> RuleRefused | None:
+        """Fold what was appended since the last time, up to the topic's end as it is now.
+
+        Returns why the record at offset ``watched`` was refused, if it was.
+        """
         reader = await self._started_reader()
         try:
             end = (await reader.end_offsets([_TP]))[_TP]
         except UnknownTopic:
-            return
-        if self._next_offset >= end:
-            return
+            return None
+        refusal: RuleRefused | None = None
         reader.assign({_TP: self._next_offset})
         empty = 0
         while self._next_offset < end:
             before = self._next_offset
             for part in await reader.poll(_POLL):
                 if part.tp == _TP:
-                    self._fold(part.records, part.next_offset)
+                    refusal = self._fold(part, watched) or refusal
             empty = 0 if self._next_offset > before else empty + 1
             if empty == _EMPTY_POLLS:
                 raise LogError(
                     f"{_TP.topic} cannot be read beyond offset {self._next_offset} of {end}; check the broker "
                     "with famulus doctor"
                 )
+        return refusal
 
-    def _fold(self, records: Sequence[Record], next_offset: int) -> None:
-        for record in records:
-            # A refused record changes nothing; the worker's own fold sends it to the dead letters.
-            with suppress(RuleRefused):
+    def _fold(self, part: Slice, watched: int) -> RuleRefused | None:
+        refusal = None
+        for record in part.records:
+            try:
                 self._book.apply(record.key, record.value, offset=record.offset, timestamp_ms=record.timestamp)
-        self._next_offset = next_offset
+            except RuleRefused as error:
+                # It changed nothing; the worker's own fold sends it to the dead letters.
+                if record.offset == watched:
+                    refusal = error
+        self._next_offset = part.next_offset
+        return refusal
 
     async def _started_reader(self) -> LogReader:
         if self._reader is None:

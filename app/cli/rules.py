@@ -10,9 +10,10 @@ from typing import IO, TypeVar
 import click
 import msgspec
 
+from agents.rules.lint import RuleFile
+from agents.rules.lint import read as read_rules
 from app.cli.console import Failure, Group, broker, json_option, print_json, print_table, run, settings_of_environment
 from app.rulebook import RuleService
-from app.rulefile import Finding, lint_file
 from models.rules import RuleVersion
 from models.time import Millis
 
@@ -45,12 +46,13 @@ def lint(file: IO[bytes], as_json: bool) -> None:
     \b
     Example: famulus rules lint my-rules.json
     """
-    findings = _findings(file)
+    found = _read(file)
     if as_json:
-        print_json([finding.as_json() for finding in findings])
-    _refuse(file.name, findings, as_json)
+        problems = [problem._asdict() for problem in found.problems]
+        print_json({"ok": not problems, "rules": [rule.rule_id for rule in found.rules], "problems": problems})
+    _refuse(file.name, found, as_json)
     if not as_json:
-        click.echo(f"{file.name}: {_count(len(findings), 'rule')} fine")
+        click.echo(f"{file.name}: {_count(len(found.rules), 'rule')} fine")
 
 
 @rules.command()
@@ -64,12 +66,11 @@ def put(file: IO[bytes], as_json: bool) -> None:
              echo '{"rule_id":"HIGH","description":"High","active":true,"risk_level":"HIGH","when":"amount > 9000.0"}' \\
                | famulus rules put -
     """
-    findings = _findings(file)
-    _refuse(file.name, findings, as_json)
-    found = [finding.rule for finding in findings if finding.rule is not None]
+    found = _read(file)
+    _refuse(file.name, found, as_json)
 
     async def put_all(service: RuleService) -> list[RuleVersion]:
-        return [await service.put(rule) for rule in found]
+        return [await service.put(rule) for rule in found.rules]
 
     _show_steps(_with_service(put_all), as_json)
 
@@ -163,25 +164,22 @@ async def _service() -> AsyncIterator[RuleService]:
         yield service
 
 
-def _findings(file: IO[bytes]) -> Sequence[Finding]:
+def _read(file: IO[bytes]) -> RuleFile:
     text = file.read(MAX_FILE + 1)
     if len(text) > MAX_FILE:
         raise Failure(f"{file.name}: larger than {MAX_FILE} bytes; split it")
-    return lint_file(text)
+    return read_rules(text)
 
 
-def _refuse(name: str, findings: Sequence[Finding], as_json: bool) -> None:
-    refused = [finding for finding in findings if finding.error is not None]
-    if not findings:
-        raise Failure(f"{name}: no rule in it")
-    if not refused:
+def _refuse(name: str, found: RuleFile, as_json: bool) -> None:
+    """Show every problem with its caret, then fail."""
+    if not found.problems:
         return
     if not as_json:
-        for finding in refused:
-            click.echo(f"{name}: {finding.place}: {finding.error}", err=True)
-    raise Failure(
-        f"{name}: {len(refused)} of {_count(len(findings), 'rule')} refused, nothing was put; correct the file"
-    )
+        for problem in found.problems:
+            click.echo(f"{name}: {problem}", err=True)
+    what = "thing is" if len(found.problems) == 1 else "things are"
+    raise Failure(f"{name}: {len(found.problems)} {what} wrong, so none of its rules is taken; correct the file")
 
 
 def _show_steps(steps: Sequence[RuleVersion], as_json: bool) -> None:
