@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.transport.credentials import OPEN, Credentials
 from models.errors import SettingsError
 from models.time import Millis
 from tables.log import LogReader, TopicPartition
@@ -48,11 +49,15 @@ class BrokerClient(Protocol):
         """Next offset to be read by the consumer group, per partition that it ever committed."""
 
 
-def connect(broker: str) -> BrokerClient:
-    """Client for a broker URL: ``embedded://PATH`` or ``kafka://HOST:PORT,...``."""
+def connect(broker: str, credentials: Credentials = OPEN) -> BrokerClient:
+    """Client for a broker URL: ``embedded://PATH`` or ``kafka://HOST:PORT,...``; only Kafka asks for credentials."""
     scheme = broker.partition("://")[0]
     if scheme == "embedded":
-        from app.transport.embedded.client import EmbeddedClient  # noqa: PLC0415  (each driver only where it is used)
+        from app.transport.embedded.client import EmbeddedClient
 
         return EmbeddedClient(broker)
-    raise SettingsError(f"FAMULUS_BROKER: unknown scheme {scheme!r}; use embedded://PATH")
+    if scheme == "kafka":
+        from app.transport.kafka.client import KafkaClient
+
+        return KafkaClient(broker, credentials)
+    raise SettingsError(f"FAMULUS_BROKER: unknown scheme {scheme!r}; use embedded://PATH or kafka://HOST:PORT")

@@ -11,8 +11,8 @@ from app.transport.embedded.location import locate
 from app.transport.embedded.log import Topic, Transaction
 from app.transport.embedded.reader import EmbeddedReader
 from app.transport.embedded.records import Record
-from app.transport.partitioner import partition_for
 from models.errors import LogUnavailable
+from models.partitioning import partition_of
 from models.time import SystemClock
 from tables.log import TopicPartition
 
@@ -84,4 +84,4 @@ def _partition(new: NewRecord, topic: Topic, keyless: int) -> int:
         return new.partition
     if new.key is None:
         return keyless
-    return partition_for(new.key, len(topic.partitions))
+    return partition_of(new.key, len(topic.partitions))

@@ -20,8 +20,8 @@ from app.transport.embedded.hub import Bell
 from app.transport.embedded.log import Bounds, Fetched, Log
 from app.transport.embedded.reader import fetch
 from app.transport.embedded.records import Record
-from app.transport.partitioner import partition_for
 from models.errors import LogError, LogUnavailable, UnknownTopic
+from models.partitioning import partition_of
 from tables.log import TopicPartition
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class Consumer(LaneConsumerMixin, base.Consumer):
         count = self.topic_partitions(topic)
         if count is None or partition is not None:
             return partition
-        return partition_for(key, count) if key is not None else None
+        return partition_of(key, count) if key is not None else None
 
     async def create_topic(self, topic: str, partitions: int, replication: int, **options: Any) -> None:
         await self.app.producer.create_topic(topic, partitions, replication, **options)

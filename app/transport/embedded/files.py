@@ -113,7 +113,6 @@ def _prepare(db: sqlite3.Connection, location: Location) -> None:
     db.execute(f"PRAGMA journal_size_limit = {64 << 20}")
     # Some builds overwrite deleted rows with zeros, which doubles what retention writes.
     db.execute("PRAGMA secure_delete = OFF")
-    db.execute(f"PRAGMA cache_size = -{16 << 10}")
     if fresh:
         db.executescript(
             f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"

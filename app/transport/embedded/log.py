@@ -81,32 +81,44 @@ class Log:
 
         An offset outside the partition (its records expired, or the log was replaced) means the first one.
         """
-        # The end is asked first: if the rows below run out, everything before it has been seen or compacted away.
+        self.db.execute("BEGIN")
+        try:
+            return self._fetch(row_id, offset, max_records, max_bytes)
+        finally:
+            self.db.execute("COMMIT")
+
+    def _fetch(self, row_id: int, offset: int, max_records: int, max_bytes: int) -> Fetched:
         start, end = self.db.execute(
             "SELECT start_offset, next_offset FROM partitions WHERE id = ?", (row_id,)
         ).fetchone()
         if not start <= offset <= end:
             offset = start
-        records: list[Record] = []
-        size = 0
-        cursor = self.db.execute(
-            f"SELECT base, next, count, crc, records FROM log_{row_id} "
-            f"WHERE base >= coalesce((SELECT max(base) FROM log_{row_id} WHERE base <= ?1), 0) AND next > ?1 ORDER BY base",
+        # Which rows fit is found out first: a blob that was read only to be left for the next time costs as much as one used.
+        first, count, size = None, 0, 0
+        for base, following, records, length in self.db.execute(
+            f"SELECT base, next, count, length(records) FROM log_{row_id} WHERE base >= "
+            f"coalesce((SELECT max(base) FROM log_{row_id} WHERE base <= ?), 0) ORDER BY base",
             (offset,),
-        )
-        try:
-            for base, following, count, crc, blob in cursor:
-                if records and (len(records) + count > max_records or size + len(blob) > max_bytes):
-                    return Fetched(records, base, size)
+        ):
+            if following <= offset:
+                continue
+            if first is None:
+                first = base
+            elif count + records > max_records or size + length > max_bytes:
+                end = base
+                break
+            count += records
+            size += length
+        fetched: list[Record] = []
+        if first is not None:
+            for base, crc, blob in self.db.execute(
+                f"SELECT base, crc, records FROM log_{row_id} WHERE base >= ? AND base < ? ORDER BY base", (first, end)
+            ):
                 part = unpack(blob, crc, row_id, base)
                 if base < offset:
                     part = [record for record in part if record.offset >= offset]
-                records += part
-                size += len(blob)
-                end = max(end, following)
-        finally:
-            cursor.close()
-        return Fetched(records, end, size)
+                fetched += part
+        return Fetched(fetched, end, size)
 
 
 def unpack(blob: bytes, crc: int, row_id: int, base: int) -> list[Record]:

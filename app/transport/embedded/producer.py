@@ -22,8 +22,8 @@ from mode.utils.times import Seconds, want_seconds
 from app.transport.embedded.engine import Engine
 from app.transport.embedded.log import Transaction
 from app.transport.embedded.records import MAX_RECORD_BYTES, Record
-from app.transport.partitioner import partition_for
 from models.errors import Fenced, LogError, LogUnavailable, RecordTooLarge, UnknownTopic
+from models.partitioning import partition_of
 from models.time import SystemClock
 from tables.log import TopicPartition
 
@@ -163,7 +163,7 @@ class Producer(base.Producer):
         if self.partitioner is not None:
             every = list(range(count))
             return int(self.partitioner(key, every, every))
-        return partition_for(key, count) if key is not None else random.randrange(count)
+        return partition_of(key, count) if key is not None else random.randrange(count)
 
     def key_partition(self, topic: str, key: bytes) -> TP:
         return TP(topic, self._partition(topic, key))

@@ -1,0 +1,1 @@
+"""Apache Kafka as the log: the same lane, readers and clients as on the embedded one."""

