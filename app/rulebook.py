@@ -13,6 +13,7 @@ from types import TracebackType
 
 import msgspec
 
+from agents.rules.admission import admit, parse_rule
 from agents.rules.book import RuleBook
 from app.transport.client import BrokerClient, NewRecord
 from models.errors import LogError, NotFound, RuleRefused, UnknownTopic, VersionConflict
@@ -154,10 +155,11 @@ class RuleService:
         return await self._write(rule.rule_id, msgspec.json.encode(rule))
 
     async def _write(self, rule_id: str, value: bytes | None) -> RuleVersion:
-        spec = CATALOGUE[TopicNames.RULES]
         before = self._book.next_version(rule_id)
-        await self._client.create_topic(spec.name, spec.partitions, spec.config)
-        [(_, offset)] = await self._client.append(spec.name, [NewRecord(key=rule_id.encode(), value=value)])
+        if not self._next_offset:
+            spec = CATALOGUE[TopicNames.RULES]
+            await self._client.create_topic(spec.name, spec.partitions, spec.config)
+        [(_, offset)] = await self._client.append(_TP.topic, [NewRecord(key=rule_id.encode(), value=value)])
         refusal = await self._refresh(watched=offset)
         if (step := self._step_at(rule_id, offset)) is not None:
             return step
