@@ -77,7 +77,7 @@ class KafkaClient:
                 return False
             except UnknownTopic:
                 answer = await admin.create_topics(
-                    [NewTopic(topic, partitions, await self._replicas(), {}, dict(config))]
+                    [NewTopic(topic, partitions, await self._replicas(), topic_configs=dict(config))]
                 )
             code, message = answer.topic_errors[0][1:3]
             error = kafka.for_code(code)

@@ -47,11 +47,11 @@ def fill(to: aiokafka.AIOKafkaProducer, records: Iterable[NewEntry]) -> list[Any
     builder = to.create_batch()
     append = builder.append
     for key, value, headers, timestamp_ms in records:
-        if append(timestamp=timestamp_ms, key=key, value=value, headers=headers or []) is None:
+        if append(timestamp=timestamp_ms, key=key, value=value, headers=list(headers) if headers else None) is None:
             batches.append(builder)
             builder = to.create_batch()
             append = builder.append
-            if append(timestamp=timestamp_ms, key=key, value=value, headers=headers or []) is None:
+            if append(timestamp=timestamp_ms, key=key, value=value, headers=list(headers) if headers else None) is None:
                 raise RecordTooLarge(f"a record of {len(value or b'')} bytes does not fit into a batch of its own")
     if builder.record_count():
         batches.append(builder)
