@@ -24,7 +24,8 @@ export function alertsPanel(actions) {
   let generation = 0; // of the filter: an answer to an earlier one is dropped
 
   const filter = () => ({ user_id: user.value.trim(), rule_id: rule.value });
-  const held = () => paused || scroll.scrollTop > 40;
+  // Whoever reads further down, or reads an explanation, must not have it pushed away.
+  const held = () => paused || scroll.scrollTop > 40 || list.querySelector(".alert-head[aria-expanded=true]") !== null;
 
   function reset() {
     generation += 1;
@@ -95,7 +96,7 @@ export function alertsPanel(actions) {
 
   function rowOf(alert, animated) {
     const values = Object.entries(alert.explanation?.values ?? {});
-    const hint = values.slice(0, 3).map(([name, value]) => `${name} ${format.value(value)}`).join(" · ");
+    const hint = values.slice(0, 3).map(([name, value]) => `${name} = ${format.named(name, value)}`).join(" · ");
     const details = h("div", { class: "details", hidden: true });
     const head = h(
       "button",
@@ -110,6 +111,7 @@ export function alertsPanel(actions) {
       if (open && !details.firstChild) details.append(...explain(alert, values));
       details.hidden = !open;
       head.setAttribute("aria-expanded", String(open));
+      if (!held() && waiting.length) flush(true);
     }
     return h("li", { class: animated ? "alert new" : "alert", data: { risk: alert.risk_level } }, head, details);
   }
@@ -122,7 +124,7 @@ export function alertsPanel(actions) {
       h("h3", {}, "Condition"),
       h("pre", { class: "condition" }, condition ?? ""),
       facts.length ? h("h3", {}, "Because") : null,
-      facts.length ? h("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, format.value(value))])) : null,
+      facts.length ? h("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, format.named(name, value))])) : null,
       h("h3", {}, "Where from"),
       h(
         "dl",

@@ -2,6 +2,7 @@
 
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const precise = new Intl.NumberFormat("en-US", { maximumFractionDigits: 2 });
+const money = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 const day = new Intl.DateTimeFormat(undefined, { day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit", hour12: false });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hour12: false });
@@ -14,6 +15,9 @@ export function value(v) {
   if (typeof v === "string") return v;
   return JSON.stringify(v);
 }
+
+/** A value whose name says what it is: amounts have cents. */
+export const named = (name, v) => (typeof v === "number" && name.includes("amount") ? money.format(v) : value(v));
 
 export const dateTime = (ms) => full.format(new Date(ms));
 

@@ -57,7 +57,7 @@ export function lookupPanel() {
     if (!Array.isArray(value) || value.length === 0 || !value.every(isRecord)) return h("pre", { class: "condition" }, JSON.stringify(value, null, 2));
     const columns = [...new Set(value.slice(0, ROWS).flatMap(Object.keys))];
     const rows = value.slice(-ROWS).reverse();
-    const cell = (column, one) => h("td", { class: typeof one === "number" ? "num" : "" }, /timestamp|_ms$/.test(column) && typeof one === "number" ? format.dateTime(one) : one === undefined ? "" : format.value(one));
+    const cell = (column, one) => h("td", { class: typeof one === "number" ? "num" : "" }, /timestamp|_ms$/.test(column) && typeof one === "number" ? format.dateTime(one) : one === undefined ? "" : format.named(column, one));
     return h(
       "div",
       { class: "scroll" },

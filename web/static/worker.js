@@ -15,6 +15,7 @@ export function workerPanel(offer) {
 
   function state(name, text, title = "") {
     status.dataset.state = name;
+    document.body.dataset.worker = name;
     status.title = title;
     say(byId("status-text"), text);
   }
@@ -55,6 +56,7 @@ export function workerPanel(offer) {
     const span = now.at - samples[0].at;
     say(byId("rate"), format.count(((now.records - samples[0].records) * 1000) / span));
     say(byId("alert-rate"), format.count(((now.alerts - samples[0].alerts) * 60000) / span));
+    if (rates.length < 3) return;
     const most = Math.max(...rates, 1);
     line.setAttribute("points", rates.map((rate, i) => `${(100 * (SAMPLES - rates.length + i)) / (SAMPLES - 1)},${(22 - (20 * rate) / most).toFixed(1)}`).join(" "));
   }
