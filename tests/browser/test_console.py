@@ -170,9 +170,11 @@ async def test_what_was_typed_is_not_lost_by_a_slip(console: Console) -> None:
     page = console.page
     await page.goto(console.url)
     await page.click(".rule-open")
+    await expect(page.locator("#rule-when")).to_be_focused()
     await page.keyboard.press("Escape")
     await expect(page.locator("#editor")).to_be_hidden()
     await page.click(".rule-open")
+    await expect(page.locator("#rule-when")).to_be_focused()
     await page.fill("#rule-when", "amount > 1.0")
     await page.click("#editor-close")
     await expect(page.locator("#editor-note")).to_contain_text("not saved")
