@@ -156,7 +156,7 @@ def settings_of_environment() -> Settings:
 @asynccontextmanager
 async def broker(settings: Settings) -> AsyncIterator[BrokerClient]:
     """An open client of the configured broker."""
-    async with transport.connect(settings.broker) as client:
+    async with transport.connect(settings.broker, settings.credentials) as client:
         yield client
 
 

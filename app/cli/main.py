@@ -69,13 +69,14 @@ def attach(group: click.Group) -> None:
             group.add_command(command, name)
 
 
-def run_faust(args: Sequence[str]) -> None:
-    """Run Faust's command line on our app; ends with ``SystemExit``."""
+def run_faust(args: Sequence[str], *, with_ours: bool = False) -> None:
+    """Run Faust's command line on our app, ``with_ours`` among its commands; ends with ``SystemExit``."""
     # The environment is judged before Faust imports the app, so that a bad setting is one line and not a traceback.
     settings_of_environment()
     from faust.cli.faust import cli
 
-    attach(cli)
+    if with_ours:
+        attach(cli)
     arguments = ["-A", "app", *args]
     # Faust looks for -A in sys.argv itself.
     sys.argv[:] = [sys.argv[0], *arguments]
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args or args[0] in COMMANDS or args[0] in ("-h", "--help", "--version"):
             code = commands.main(args=args, prog_name="famulus", standalone_mode=False)
             return code if isinstance(code, int) else 0
-        run_faust(args)
+        run_faust(args, with_ours=True)
         return 0
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
