@@ -1,9 +1,22 @@
 """Keyed state: what an operator may declare on its class."""
 
+from tables.aggregate import AggregateFunction, AggregatingState, ReducingState
 from tables.broadcast import BroadcastState
 from tables.list import ListState
 from tables.map import MapState
 from tables.timeseries import Series, TimeSeriesState
+from tables.ttl import Ttl
 from tables.value import ValueState
 
-__all__ = ["BroadcastState", "ListState", "MapState", "Series", "TimeSeriesState", "ValueState"]
+__all__ = [
+    "AggregateFunction",
+    "AggregatingState",
+    "BroadcastState",
+    "ListState",
+    "MapState",
+    "ReducingState",
+    "Series",
+    "TimeSeriesState",
+    "Ttl",
+    "ValueState",
+]

@@ -1,13 +1,19 @@
 """Rows of an operator's changelog: what a partition of it holds, byte by byte.
 
-State row   key   = state name (ASCII) + 00 + user key (UTF-8) + part + length of part (2 bytes, big endian)
-            value = MessagePack of what the state kind documents; no value (a tombstone) deletes the row
+State row   key   = state name (ASCII) + 00 + user key (UTF-8) + part + length of part
+            value = what the state kind documents; no value (a tombstone) deletes the row
 Marker row  key   = 00 + "marker" + 00 + source topic
             value = MessagePack [next source offset, watermark in ms]
+Origin row  key   = 00 + "origin"
+            value = a random text, the same for the life of the changelog: it tells a recreated topic from the one that was read
 
 A value has one row per key, with an empty part.  Kinds that hold many elements per key (lists, series, maps) put the element's
 place into ``part``, so that a change costs its own bytes and not the bytes of its neighbours.  The length stands at the end because
-user keys may hold any character; a state name cannot be empty, so no state row starts with 00.
+user keys may hold any character; it takes 2 bytes, big endian, or from 65535 on 4 bytes followed by FF FF.  A state name cannot be
+empty, so no state row starts with 00.
+
+The value of a state row is MessagePack.  With a time to live it begins with C1, a byte that MessagePack never uses, and a stamp
+(see ``tables.ttl``), so rows written before and after a change of the time to live can stand side by side.
 
 All dirty rows of a batch and its marker are one atomic write: whoever reads the changelog up to a marker has exactly the state
 after the source records below the marker's offset.
@@ -22,8 +28,11 @@ import msgspec
 from models.time import NO_TIME, Millis
 
 SEPARATOR = b"\x00"
+META_PREFIX = b"\x00"
 MARKER_PREFIX = b"\x00marker\x00"
+ORIGIN_KEY = b"\x00origin"
 NO_PART = b"\x00\x00"
+_LONG_PART = 0xFFFF
 
 Row = tuple[bytes, bytes | None]
 
@@ -46,7 +55,10 @@ def row_prefix(state: str) -> bytes:
 
 def part_suffix(part: bytes) -> bytes:
     """The end of a row key for an element's place."""
-    return part + len(part).to_bytes(2, "big")
+    length = len(part)
+    if length < _LONG_PART:
+        return part + length.to_bytes(2, "big")
+    return part + length.to_bytes(4, "big") + b"\xff\xff"
 
 
 def split_row_key(row: bytes) -> tuple[bytes, bytes, bytes]:
@@ -54,6 +66,9 @@ def split_row_key(row: bytes) -> tuple[bytes, bytes, bytes]:
     name, _, rest = row.partition(SEPARATOR)
     end = len(rest) - 2
     length = int.from_bytes(rest[end:], "big")
+    if length == _LONG_PART:
+        end -= 4
+        length = int.from_bytes(rest[end : end + 4], "big")
     return name, rest[: end - length], rest[end - length : end]
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from models.errors import StateError
+from models.time import Millis, millis
 from tables.sequence import Items, SequenceState
+from tables.state import KeyedState
+from tables.ttl import Ttl
 
 T = TypeVar("T")
 
 
 class ListState(SequenceState[T]):
-    """A list per key.  ``keep_last`` bounds it: the oldest element goes when one more is added.
+    """A list per key.
+
+    ``keep_last`` bounds it: the oldest element goes when one more is added.  ``keep_for`` with ``time`` (an element's event time in ms)
+    bounds it, too: when an element is added, those before it go, oldest first, as long as they are ``keep_for`` or more older than it.
 
     Row head: number of elements that live, counted from the newest.
     """
@@ -20,12 +27,39 @@ class ListState(SequenceState[T]):
     kind = "list"
     head_type = int
 
-    def __init__(self, of: type[T], *, keep_last: int | None = None, name: str | None = None) -> None:
-        super().__init__(of, name=name)
+    def __init__(
+        self,
+        of: type[T],
+        *,
+        keep_last: int | None = None,
+        keep_for: timedelta | None = None,
+        time: Callable[[T], Millis] | None = None,
+        ttl: Ttl | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(of, ttl=ttl, name=name)
         if keep_last is not None and keep_last < 1:
             raise StateError(f"keep_last={keep_last}: a list keeps at least one element")
+        if (keep_for is None) != (time is None):
+            raise StateError("keep_for= and time= go together: how long, and by which of an element's times")
+        if keep_for is not None and millis(keep_for) < 1:
+            raise StateError(f"keep_for={keep_for}: an element stays for a millisecond at least")
         self.keep_last = keep_last
+        self.keep_for = keep_for
+        self._time = time
         self._last = keep_last or 1 << 62
+        self._keep_ms = 0 if keep_for is None else millis(keep_for)
+
+    def _with_ttl(self) -> type[KeyedState]:
+        from tables.list_ttl import ListWithTtl  # it derives from this class
+
+        return ListWithTtl
+
+    def _open(self) -> None:
+        super()._open()
+        if self._time is not None:
+            # Only this handle pays for looking at times.
+            self.add = self._add_timed  # type: ignore[method-assign]
 
     def add(self, item: T) -> None:
         """Append an element to the current key's list."""
@@ -42,6 +76,22 @@ class ListState(SequenceState[T]):
             self._dirty[key] = items
         else:
             fresh.append(item)
+
+    def _add_timed(self, item: T) -> None:
+        type(self).add(self, item)
+        time = self._time
+        if time is None:
+            raise StateError(f"state {self.name!r} has no time=")
+        items = self._rows[self._context.key]
+        low = time(item) - self._keep_ms
+        gone = 0
+        while time(items[gone]) <= low:  # ends at the element just added
+            gone += 1
+        if gone:
+            self._drop_oldest(items, gone)
+
+    def _drop_oldest(self, items: Items[T], count: int) -> None:
+        del items[:count]
 
     def get(self) -> list[T]:
         """The current key's list, live: read it, change it only through this state."""
@@ -65,7 +115,7 @@ class ListState(SequenceState[T]):
         return len(items)
 
     def _restore(self, runs: list[Any]) -> Items[T]:
-        items: Items[T] = Items()
+        items: Items[T] = self.items_type()
         for run in runs:
             items.extend(run.elements)
         del items[: len(items) - runs[-1].head]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, Generic, TypeVar
 
 from tables.changelog import Row, part_suffix
-from tables.state import KeyedState, decode_row, decoder, encode
+from tables.state import KeyedState, decode_row, decoder, encode, unencodable
+from tables.ttl import Ttl
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -15,23 +16,30 @@ V = TypeVar("V")
 class MapState(KeyedState, Generic[K, V]):
     """A map per key.  A changed entry is one changelog row of its own, whatever the size of the map.
 
-    ``key`` and ``value`` are the types of the entries; keys must be hashable.
+    ``key`` and ``value`` are the types of the entries; keys must be hashable.  Row: part = MessagePack of the entry's key, value = the
+    entry's value.
     """
 
     kind = "map"
 
-    def __init__(self, key: type[K], value: type[V], *, name: str | None = None) -> None:
-        super().__init__(name=name)
+    def __init__(self, key: type[K], value: type[V], *, ttl: Ttl | None = None, name: str | None = None) -> None:
+        super().__init__(name=name, ttl=ttl)
         self.key_type = key
         self.of = value
         self._decode_key = decoder(key).decode
         self._decode = decoder(value).decode
 
+    def _with_ttl(self) -> type[KeyedState]:
+        from tables.map_ttl import MapWithTtl  # it derives from this class
+
+        return MapWithTtl
+
     def _open(self) -> None:
-        self._rows: dict[str, dict[K, V]] = {}
+        #: an empty map stands here from its last removal to the next freeze: what the store has of it is history
+        self._rows: dict[str, dict[K, Any]] = {}
         self._dirty: dict[str, dict[K, None]] = {}
 
-    def _entries(self) -> dict[K, V] | None:
+    def _entries(self) -> dict[K, Any] | None:
         key = self._context.key
         entries = self._rows.get(key)
         if entries is None and self._cold:
@@ -58,11 +66,8 @@ class MapState(KeyedState, Generic[K, V]):
         """Remove an entry; nothing happens without it."""
         entries = self._entries()
         if entries is not None and key in entries:
-            owner = self._context.key
             del entries[key]
-            self._dirty.setdefault(owner, {})[key] = None
-            if not entries:
-                del self._rows[owner]
+            self._dirty.setdefault(self._context.key, {})[key] = None
 
     def contains(self, key: K) -> bool:
         entries = self._entries()
@@ -74,7 +79,7 @@ class MapState(KeyedState, Generic[K, V]):
         if entries:
             owner = self._context.key
             self._dirty.setdefault(owner, {}).update(dict.fromkeys(entries))
-            del self._rows[owner]
+            self._rows[owner] = {}
 
     def is_empty(self) -> bool:
         return not self._entries()
@@ -93,38 +98,58 @@ class MapState(KeyedState, Generic[K, V]):
         entries = self._entries()
         if entries is None:
             raise KeyError(key)
-        return entries[key]
+        found: V = entries[key]
+        return found
 
-    __setitem__ = put
-    __delitem__ = remove
-    __contains__ = contains
+    def __setitem__(self, key: K, value: V) -> None:
+        self.put(key, value)
+
+    def __delitem__(self, key: K) -> None:
+        self.remove(key)
+
+    def __contains__(self, key: K) -> bool:
+        return self.contains(key)
 
     def __iter__(self) -> Iterator[K]:
-        return iter(self._entries() or {})
+        return iter(self.keys())
 
     def __len__(self) -> int:
-        return len(self._entries() or ())
+        return len(self.keys())
 
-    def _thaw(self, owner: str) -> dict[K, V] | None:
+    def _thaw(self, owner: str) -> dict[K, Any] | None:
         parts = self._cold.take(owner.encode())[1]
         if not parts:
             return None
         entries = self._rows[owner] = self._decoded(parts, owner)
         return entries
 
-    def _decoded(self, parts: dict[bytes, bytes], owner: str) -> dict[K, V]:
+    def _decoded(self, parts: Mapping[bytes, bytes], owner: str) -> dict[K, Any]:
         return {
             decode_row(self._decode_key, part, self.name, owner): decode_row(self._decode, row, self.name, owner)
             for part, row in parts.items()
         }
 
+    def _encoded(self, value: Any) -> bytes:
+        return encode(value)
+
+    def _logged(self, value: Any) -> bytes:
+        """As ``_encoded``, for the changelog."""
+        return encode(value)
+
     def freeze(self, put: list[Row]) -> None:
-        for owner, changed in self._dirty.items():
-            entries = self._rows.get(owner) or {}
-            start = self._prefix + owner.encode()
-            for key in changed:
-                row = start + part_suffix(encode(key))
-                put.append((row, encode(entries[key]) if key in entries else None))
+        owner = ""
+        encoded = self._logged
+        try:
+            for owner, changed in self._dirty.items():
+                entries = self._rows.get(owner) or {}
+                start = self._prefix + owner.encode()
+                for key in changed:
+                    row = start + part_suffix(encode(key))
+                    put.append((row, encoded(entries[key]) if key in entries else None))
+                if not entries:
+                    self._rows.pop(owner, None)
+        except (TypeError, ValueError, OverflowError) as exc:
+            raise unencodable(exc, self.name, owner) from exc
         self._dirty.clear()
 
     def look(self, key: str) -> Any:
@@ -132,18 +157,23 @@ class MapState(KeyedState, Generic[K, V]):
         if entries is None:
             parts = self._cold.look(key.encode())[1]
             return self._decoded(parts, key) if parts else None
-        return dict(entries)
+        return dict(entries) or None
 
     def stored_keys(self) -> Iterator[str]:
-        yield from self._rows
-        for raw in self._cold.parts:
-            yield raw.decode()
+        for owner, entries in self._rows.items():
+            if entries:
+                yield owner
+        for raw in self._cold.all_keys():
+            key = raw.decode()
+            if key not in self._rows:
+                yield key
 
     def stored_rows(self) -> Iterator[Row]:
         for owner, entries in self._rows.items():
             start = self._prefix + owner.encode()
             for key, value in entries.items():
-                yield start + part_suffix(encode(key)), encode(value)
-        for raw, parts in self._cold.parts.items():
-            for part, row in parts.items():
-                yield self._prefix + raw + part_suffix(part), row
+                yield start + part_suffix(encode(key)), self._encoded(value)
+        for raw in self._cold.all_keys():
+            if raw.decode() not in self._rows:
+                for part, row in (self._cold.look(raw)[1] or {}).items():
+                    yield self._prefix + raw + part_suffix(part), row

@@ -8,6 +8,7 @@ driver.  Both are one public type; nothing is looked up or rebound per record.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,7 +16,9 @@ import msgspec
 from models.errors import StateError
 from models.time import NO_TIME, Millis
 from tables.changelog import Row, row_prefix
-from tables.store import ColdRows, PartitionStore
+from tables.mutations import checked
+from tables.store import StateStore, StoredRows
+from tables.ttl import STAMP_MARK, STAMP_SIZE, Ttl
 
 T = TypeVar("T")
 Handle = TypeVar("Handle", bound="KeyedState")
@@ -41,24 +44,30 @@ class KeyedState:
     #: how ``/v1/operators`` names the kind
     kind: str = ""
     name: str = ""
+    ttl: Ttl | None = None
 
     # Bound by ``bind``.  Declared here so that a handle used before the operator is open fails with a plain message.
     _context: KeyContext
-    _cold: ColdRows
+    _cold: StoredRows
     _prefix: bytes
+    _rows: dict[str, Any]
 
-    def __init__(self, *, name: str | None = None) -> None:
+    def __init__(self, *, name: str | None = None, ttl: Ttl | None = None) -> None:
         if name is not None:
             self.name = _checked(name)
+        self.ttl = ttl
 
     def __set_name__(self, owner: type, name: str) -> None:
         if not self.name:
             self.name = _checked(name)
 
-    def bind(self: Handle, context: KeyContext, store: PartitionStore) -> Handle:
+    def bind(self: Handle, context: KeyContext, store: StateStore) -> Handle:
         """The live handle of this declaration for one partition."""
-        cls = type(self)
-        handle = cls.__new__(cls)
+        handle_class: Any = type(self)
+        if self.ttl is not None:
+            # A subclass that knows of stamps; a state without a time to live has no branch for it.
+            handle_class = _combined(self._with_ttl(), type(self))
+        handle: Handle = handle_class.__new__(handle_class)
         # One by one: updating __dict__ as a whole would make every later attribute load slower (unshared keys).
         for attribute, value in vars(self).items():
             setattr(handle, attribute, value)
@@ -66,10 +75,42 @@ class KeyedState:
         handle._cold = store.rows(self.name)
         handle._prefix = row_prefix(self.name)
         handle._open()
+        handle._cold.cache(handle._trim)
+        if store.check_mutations:
+            checked(handle)
         return handle
+
+    def _with_ttl(self) -> type[KeyedState]:
+        """The class that adds a time to live to this kind."""
+        raise StateError(f"state {self.name!r}: {self.kind} state has no time to live")
 
     def _open(self) -> None:
         raise NotImplementedError
+
+    def _trim(self, most: int) -> int:
+        """Forget the values that were read or written first; only while all are frozen and lie in the store, too."""
+        rows = self._rows
+        for key in list(islice(rows, max(0, len(rows) - most))):
+            del rows[key]
+        return len(rows)
+
+    def begin(self, now_ms: Millis, watermark_ms: Millis) -> None:
+        """Say what time it is, for a time to live; it stands still until the next call.
+
+        The driver calls it for states with ``ttl`` before each batch, and when time passes without one.  ``now_ms`` is the processing
+        time.  The watermark is read from the context, record by record, so that event-time results do not depend on where
+        batches are cut.
+        """
+        self._context.processing_time_ms = now_ms
+
+    def sweep(self, now_ms: Millis, budget: int) -> bool:
+        """Clean up expired rows: look at up to ``budget`` keys, as many as are due.  ``True``: more are due now.
+
+        The driver calls it for states with ``ttl`` between batches, with a budget of some thousand keys (about 1 us each).  All keys are
+        visited within a tenth of the time to live.  What expired is gone from memory at once, and from store and changelog with the
+        next ``freeze``.
+        """
+        return False
 
     def freeze(self, put: list[Row]) -> None:
         """Append the rows of every key changed since the last call, tombstones before puts, and forget the changes."""
@@ -130,10 +171,26 @@ def decoder(of: Any) -> msgspec.msgpack.Decoder[Any]:
 
 
 def decode_row(decode: Any, row: bytes, name: str, key: str) -> Any:
-    """Decode a stored row or say which one does not fit the declared type."""
+    """Decode a stored row, with or without a stamp, or say which one does not fit the declared type."""
     try:
-        return decode(row)
+        return decode(row[STAMP_SIZE:] if row[0] == STAMP_MARK else row)
     except msgspec.DecodeError as exc:
         raise StateError(
             f"state {name!r} of key {key!r} does not fit its declared type: {exc}; declare the type that it was written with"
         ) from exc
+
+
+def unencodable(exc: BaseException, name: str, key: str) -> StateError:
+    """What to raise when a value cannot be written."""
+    return StateError(f"state {name!r} of key {key!r} cannot be encoded: {exc}; give it values of its declared type")
+
+
+_COMBINED: dict[tuple[Any, Any], Any] = {}
+
+
+def _combined(first: Any, second: Any) -> Any:
+    """The class with ``first`` in front of ``second``, made once."""
+    found = _COMBINED.get((first, second))
+    if found is None:
+        found = _COMBINED[first, second] = type(f"{second.__name__}WithTtl", (first, second), {})
+    return found

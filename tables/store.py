@@ -1,19 +1,97 @@
-"""State of one operator on one partition, as it came from the changelog: encoded rows, waiting to be touched.
+"""Where the state of one operator on one partition lies: what every store offers, and the store in memory.
 
-A handle decodes a row the first time its key is used and owns the value from then on; rows that nobody touches stay bytes.
-That makes a restart cheap: reading the changelog back is copying bytes.
+A store holds *rows*, encoded as they are in the changelog.  A handle decodes a key's rows when the key is first used and works on the
+values from then on; rows that nobody touches stay bytes.  That makes a restart cheap: reading the changelog back is copying bytes.
+
+``StateStore`` and ``StoredRows`` are the contract.  The store in memory hands a key's rows over for good; the one on disk keeps
+committed rows for ever and treats the handles' values as a cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
-from tables.changelog import MARKER_PREFIX, Marker, Row, read_marker, split_row_key
+from tables.changelog import (
+    MARKER_PREFIX,
+    META_PREFIX,
+    NO_PART,
+    ORIGIN_KEY,
+    SEPARATOR,
+    Marker,
+    Row,
+    part_suffix,
+    read_marker,
+    split_row_key,
+)
 from tables.log import Record
+
+#: A key's rows: the one without a part, and the others by part.
+KeyRows = tuple[bytes | None, Mapping[bytes, bytes] | None]
+
+
+class StoredRows(Protocol):
+    """Rows of one state.  False when there are none, so that a handle need not ask."""
+
+    def __bool__(self) -> bool: ...
+
+    def __len__(self) -> int:
+        """About how many keys there are."""
+
+    def take(self, key: bytes) -> KeyRows:
+        """A key's rows for a handle that keeps the value from now on."""
+
+    def look(self, key: bytes) -> KeyRows:
+        """A key's rows, for somebody who only looks."""
+
+    def drop(self, key: bytes) -> None:
+        """The key's rows are being replaced by a handle that has not read them."""
+
+    def all_keys(self) -> Iterator[bytes]:
+        """Every key once.  Rows may change meanwhile; a key added meanwhile may be missing."""
+
+    def cache(self, trim: Callable[[int], int]) -> None:
+        """Register a handle's cache: ``trim(most)`` forgets values until ``most`` are left and returns how many are left."""
+
+
+class StateStore(Protocol):
+    """Everything that a changelog partition says: rows by state, and the marker of each source topic.
+
+    The life of a row: a handle encodes it (``freeze``), ``seal`` tells the store, the part is written to the log, ``committed`` says
+    that it is there for good.  Only ``apply`` and ``committed`` change what a restart finds.
+    """
+
+    markers: dict[str, Marker]
+    #: where reading the changelog goes on
+    next_offset: int
+    #: names the changelog that the rows come from, "" before anything was read
+    origin: str
+    #: whether handles report values that were mutated in place (tests)
+    check_mutations: bool
+
+    def rows(self, state: str) -> StoredRows: ...
+
+    def apply(self, records: Iterable[Record], next_offset: int) -> None:
+        """Apply changelog records, in order, while the state is being restored."""
+
+    def seal(self, rows: Sequence[Row]) -> None:
+        """Take note of rows just frozen.  All handles are clean: their values and these rows say the same."""
+
+    def committed(self, rows: Sequence[Row], next_offset: int) -> None:
+        """A part of sealed rows (its marker included) is durable; the changelog goes on at ``next_offset``."""
+
+    def identity(self) -> list[Row]:
+        """Rows to put into the next part so that the changelog can be told from another of the same name."""
+
+    def dump(self) -> Iterator[Row]:
+        """The stored rows, as changelog rows."""
+
+    def close(self) -> None: ...
 
 
 class ColdRows:
-    """Rows of one state that are still encoded: whole values by user key, and parts of values by user key and place."""
+    """Rows of one state that wait in memory: whole values by key, and parts of values by key and place."""
 
     __slots__ = ("parts", "whole")
 
@@ -23,6 +101,9 @@ class ColdRows:
 
     def __bool__(self) -> bool:
         return bool(self.whole or self.parts)
+
+    def __len__(self) -> int:
+        return len(self.whole) + len(self.parts)
 
     def apply(self, key: bytes, part: bytes, value: bytes | None) -> None:
         """Put or delete one row."""
@@ -40,41 +121,69 @@ class ColdRows:
                 if not rows:
                     del self.parts[key]
 
-    def take(self, key: bytes) -> tuple[bytes | None, dict[bytes, bytes] | None]:
-        """Hand over a key's rows; they are not cold any more."""
+    def take(self, key: bytes) -> KeyRows:
         return self.whole.pop(key, None), self.parts.pop(key, None)
 
-    def look(self, key: bytes) -> tuple[bytes | None, dict[bytes, bytes] | None]:
-        """A key's rows, left where they are."""
+    def look(self, key: bytes) -> KeyRows:
         return self.whole.get(key), self.parts.get(key)
 
-    def keys(self) -> set[bytes]:
-        return self.whole.keys() | self.parts.keys()
+    def drop(self, key: bytes) -> None:
+        self.whole.pop(key, None)
+        self.parts.pop(key, None)
+
+    def all_keys(self) -> Iterator[bytes]:
+        keys = list(self.whole)
+        if self.parts:
+            keys.extend(key for key in self.parts if key not in self.whole)
+        return iter(keys)
+
+    def cache(self, trim: Callable[[int], int]) -> None:
+        """Values in memory are no cache: there is nothing below them."""
 
 
-class PartitionStore:
-    """Everything that the changelog partition says: cold rows by state name, and the marker of each source topic."""
+class StoreMeta:
+    """What all stores remember besides rows."""
 
-    def __init__(self) -> None:
-        self.states: dict[str, ColdRows] = {}
+    def __init__(self, *, check_mutations: bool = False) -> None:
         self.markers: dict[str, Marker] = {}
-        #: where reading the changelog goes on
         self.next_offset = 0
+        self.origin = ""
+        self.check_mutations = check_mutations
+
+    def read_meta(self, key: bytes, value: bytes | None) -> None:
+        """Take note of a row that is no state row; unknown ones are of a newer version and left alone."""
+        if value is None:
+            return
+        if key.startswith(MARKER_PREFIX):
+            topic, marker = read_marker(key, value)
+            self.markers[topic] = marker
+        elif key == ORIGIN_KEY:
+            self.origin = value.decode()
+
+    def identity(self) -> list[Row]:
+        # In every part, so that whoever reads only the newest one finds it.
+        self.origin = self.origin or uuid.uuid4().hex
+        return [(ORIGIN_KEY, self.origin.encode())]
+
+
+class PartitionStore(StoreMeta):
+    """The store in memory (see :class:`StateStore`)."""
+
+    def __init__(self, *, check_mutations: bool = False) -> None:
+        super().__init__(check_mutations=check_mutations)
+        self.states: dict[str, ColdRows] = {}
 
     def rows(self, state: str) -> ColdRows:
         return self.states.setdefault(state, ColdRows())
 
     def apply(self, records: Iterable[Record], next_offset: int) -> None:
-        """Apply changelog records in order."""
         names: dict[bytes, ColdRows] = {}
         for record in records:
             key, value = record.key, record.value
             if key is None:
                 continue
-            if key.startswith(MARKER_PREFIX):
-                if value is not None:
-                    topic, marker = read_marker(key, value)
-                    self.markers[topic] = marker
+            if key.startswith(META_PREFIX):
+                self.read_meta(key, value)
                 continue
             name, user_key, part = split_row_key(key)
             cold = names.get(name)
@@ -83,12 +192,20 @@ class PartitionStore:
             cold.apply(user_key, part, value)
         self.next_offset = next_offset
 
+    def seal(self, rows: Sequence[Row]) -> None:
+        """The handles' values are the state."""
+
+    def committed(self, rows: Sequence[Row], next_offset: int) -> None:
+        self.next_offset = next_offset
+
     def dump(self) -> Iterator[Row]:
-        """The cold rows again, as changelog rows."""
         for name, cold in self.states.items():
-            prefix = name.encode("ascii") + b"\x00"
+            prefix = name.encode("ascii") + SEPARATOR
             for key, value in cold.whole.items():
-                yield prefix + key + b"\x00\x00", value
+                yield prefix + key + NO_PART, value
             for key, parts in cold.parts.items():
                 for part, value in parts.items():
-                    yield prefix + key + part + len(part).to_bytes(2, "big"), value
+                    yield prefix + key + part_suffix(part), value
+
+    def close(self) -> None:
+        """Nothing is open."""

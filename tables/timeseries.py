@@ -10,14 +10,20 @@ from typing import Any, Generic, TypeVar
 from models.errors import StateError
 from models.time import NO_TIME, Millis, millis
 from tables.sequence import Items, SequenceState
+from tables.state import KeyedState
+from tables.ttl import Ttl
 
 T = TypeVar("T")
+
+#: earlier than any span: forces a look at what is out of it
+_GONE: Millis = -(1 << 63)
 
 
 class Series(Items[T], Generic[T]):
     """Elements by time, oldest first; equal times stand in the order of adding.
 
-    ``previous``: the element added before the newest added one (by adding, not by time), ``None`` without one.
+    ``previous``: the element added before the newest added one (by adding, not by time), ``None`` without one.  It belongs to what
+    ``add`` returned: a series read back after a restart has none before its next ``add``.
     """
 
     __slots__ = ("floor", "latest", "newest", "oldest", "previous")
@@ -37,12 +43,14 @@ class TimeSeriesState(SequenceState[T]):
     """Elements per key in event-time order.
 
     ``time`` gives an element's event time in ms.  Kept are elements later than (the key's newest time - ``keep_for``), at most
-    ``keep_last`` of them (the oldest go first).  What is out of the span goes when the next element is added, so an element
-    that comes late is there for its own turn.  Row head: [floor, the element added last].
+    ``keep_last`` (2 or more) of them (the oldest go first).  What is out of the span goes when the next element is added, so an
+    element that comes late is there for its own turn, even in the place of a newer one.  Row head: [floor, the element added last].
+
+    A ``ttl`` holds for a key's series as a whole: each ``add`` renews it.
     """
 
     kind = "time-series"
-    items_type = Series
+    items_type: type[Series[Any]] = Series
 
     def __init__(
         self,
@@ -51,18 +59,28 @@ class TimeSeriesState(SequenceState[T]):
         time: Callable[[T], Millis],
         keep_for: timedelta | None = None,
         keep_last: int = 10_000,
+        ttl: Ttl | None = None,
         name: str | None = None,
     ) -> None:
-        if keep_last < 1:
-            raise StateError(f"keep_last={keep_last}: a series keeps at least one element")
+        if keep_last < 2:
+            raise StateError(
+                f"keep_last={keep_last}: a series keeps two elements at least; for one there is ValueState"
+            )
+        if keep_for is not None and millis(keep_for) < 1:
+            raise StateError(f"keep_for={keep_for}: an element stays for a millisecond at least")
         self.head_type = tuple[int, of | None]  # type: ignore[valid-type]
-        super().__init__(of, name=name)
+        super().__init__(of, ttl=ttl, name=name)
         self.time = time
         self.keep_last = keep_last
         #: span that is kept, in ms; may be changed while running (a longer one cannot bring back what is gone)
         self.keep_ms: Millis = 1 << 62 if keep_for is None else millis(keep_for)
         #: elements dropped because of ``keep_last``, by this handle
         self.dropped = 0
+
+    def _with_ttl(self) -> type[KeyedState]:
+        from tables.timeseries_ttl import TimeSeriesWithTtl  # it derives from this class
+
+        return TimeSeriesWithTtl
 
     def add(self, item: T) -> Series[T]:
         """Insert an element for the current key; returns the key's series, live, with the element in it."""
@@ -107,8 +125,8 @@ class TimeSeriesState(SequenceState[T]):
         return series[bisect_right(series, after_ms, key=self.time) : bisect_right(series, until_ms, key=self.time)]
 
     def _evict(self, series: Series[T], low: Millis) -> None:
+        low = series.floor = max(series.floor, low)
         del series[: bisect_right(series, low, key=self.time)]
-        series.floor = max(series.floor, low)
         series.oldest = self.time(series[0]) if series else NO_TIME
 
     def _insert_late(self, series: Series[T], item: T, at: Millis) -> None:
@@ -116,27 +134,36 @@ class TimeSeriesState(SequenceState[T]):
         if series.oldest <= low:
             self._evict(series, low)
         series.insert(bisect_right(series, at, key=self.time), item)
-        series.oldest = self.time(series[0])
+        self._set_oldest(series)
 
     def _drop_oldest(self, series: Series[T], keep: T) -> None:
-        del series[1 if series[0] is keep and len(series) > 1 else 0]
-        series.oldest = self.time(series[0])
+        del series[1 if series[0] is keep else 0]
+        self._set_oldest(series)
         self.dropped += 1
+
+    def _set_oldest(self, series: Series[T]) -> None:
+        oldest = self.time(series[0])
+        # Out of the span already and here for its own turn only: the next ``add`` has to look.
+        series.oldest = _GONE if oldest <= series.floor else oldest
 
     def _head(self, items: Series[T]) -> tuple[int, T | None]:
         return items.floor, items.latest
 
     def _restore(self, runs: list[Any]) -> Series[T]:
-        series: Series[T] = Series()
+        series = self.items_type()
         for run in runs:
             series.extend(run.elements)
-        series.floor, series.latest = runs[-1].head
+        floor, latest = runs[-1].head
+        series.floor, series.latest = floor, latest
         series.sort(key=self.time)
-        del series[: bisect_right(series, series.floor, key=self.time)]
+        newest = self.time(series[-1]) if series else floor
+        del series[: bisect_right(series, floor, key=self.time)]
         if len(series) > self.keep_last:
             del series[: len(series) - self.keep_last]
+        if latest is not None and (not series or self.time(latest) < self.time(series[0])):
+            # The one added last came late: it is here for its own turn, at the cost of the oldest if there is no room.
+            series[: 1 if len(series) == self.keep_last else 0] = [latest]
+        series.newest = newest
         if series:
-            series.oldest, series.newest = self.time(series[0]), self.time(series[-1])
-        else:
-            series.newest = series.floor
+            self._set_oldest(series)
         return series

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from tables.changelog import NO_PART, Row
-from tables.state import KeyedState, decode_row, decoder, encode
+from tables.state import KeyedState, decode_row, decoder, encode, unencodable
+from tables.ttl import Ttl
 
 T = TypeVar("T")
 
@@ -15,24 +16,31 @@ class ValueState(KeyedState, Generic[T]):
     """One value per key.
 
     ``of`` is the value's type (a msgspec Struct, dataclass or built-in).  A change is what ``update`` was told: mutating a value that
-    ``value()`` returned changes nothing durable until it is given to ``update``.
+    ``value()`` returned changes nothing durable until it is given to ``update``.  ``None`` is no value.  Row: the value.
     """
 
     kind = "value"
 
-    def __init__(self, of: type[T], *, default: Callable[[], T] | None = None, name: str | None = None) -> None:
-        super().__init__(name=name)
+    def __init__(
+        self, of: type[T], *, default: Callable[[], T] | None = None, ttl: Ttl | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(name=name, ttl=ttl)
         self.of = of
         self.default = default
         self._decode = decoder(of).decode
 
+    def _with_ttl(self) -> type[KeyedState]:
+        from tables.value_ttl import ValueWithTtl  # it derives from this class
+
+        return ValueWithTtl
+
     def _open(self) -> None:
-        self._rows: dict[str, T] = {}
+        self._rows: dict[str, Any] = {}
         self._dirty: dict[str, None] = {}
 
     def value(self) -> T | None:
         """The current key's value; without one ``default()`` if declared (not stored by reading), else ``None``."""
-        value = self._rows.get(self._context.key)
+        value: T | None = self._rows.get(self._context.key)
         if value is None:
             if self._cold:
                 value = self._thaw(self._context.key)
@@ -54,24 +62,38 @@ class ValueState(KeyedState, Generic[T]):
         if self._rows.pop(key, None) is not None:
             self._dirty[key] = None
 
-    def _thaw(self, key: str) -> T | None:
-        if key in self._dirty:  # written or cleared since it was read back: the stored row is history
+    def _thaw(self, key: str) -> Any:
+        """The key's value from the store, kept in memory from now on."""
+        if key in self._dirty:  # written or cleared since it was stored: the stored row is history
             return self._rows.get(key)
         row = self._cold.take(key.encode())[0]
         if row is None:
             return None
-        value: T = decode_row(self._decode, row, self.name, key)
-        self._rows[key] = value
+        value = self._rows[key] = self._decoded(row, key)
         return value
 
+    def _decoded(self, row: bytes, key: str) -> Any:
+        return decode_row(self._decode, row, self.name, key)
+
+    def _encoded(self, value: Any) -> bytes:
+        return encode(value)
+
     def freeze(self, put: list[Row]) -> None:
-        rows, prefix = self._rows, self._prefix
-        for key in self._dirty:
-            value = rows.get(key)
-            raw = key.encode()
-            if self._cold:
-                self._cold.take(raw)  # overwritten without having been read
-            put.append((prefix + raw + NO_PART, None if value is None else encode(value)))
+        rows, prefix, cold = self._rows, self._prefix, self._cold
+        key = ""
+        try:
+            for key in self._dirty:
+                value = rows.get(key)
+                raw = key.encode()
+                if cold:
+                    cold.drop(raw)  # overwritten without having been read
+                if value is None:
+                    rows.pop(key, None)
+                    put.append((prefix + raw + NO_PART, None))
+                else:
+                    put.append((prefix + raw + NO_PART, encode(value)))
+        except (TypeError, ValueError, OverflowError) as exc:
+            raise unencodable(exc, self.name, key) from exc
         self._dirty.clear()
 
     def look(self, key: str) -> Any:
@@ -79,20 +101,25 @@ class ValueState(KeyedState, Generic[T]):
         if value is None and key not in self._dirty:
             row = self._cold.look(key.encode())[0]
             if row is not None:
-                return decode_row(self._decode, row, self.name, key)
+                return self._decoded(row, key)
         return value
 
     def stored_keys(self) -> Iterator[str]:
-        yield from self._rows
-        for raw in self._cold.keys():
+        for key, value in self._rows.items():
+            if value is not None:
+                yield key
+        for raw in self._cold.all_keys():
             key = raw.decode()
             if key not in self._rows and key not in self._dirty:
                 yield key
 
     def stored_rows(self) -> Iterator[Row]:
         for key, value in self._rows.items():
-            yield self._prefix + key.encode() + NO_PART, encode(value)
-        for raw, row in self._cold.whole.items():
+            if value is not None:
+                yield self._prefix + key.encode() + NO_PART, self._encoded(value)
+        for raw in self._cold.all_keys():
             key = raw.decode()
             if key not in self._rows and key not in self._dirty:
-                yield self._prefix + raw + NO_PART, row
+                row = self._cold.look(raw)[0]
+                if row is not None:
+                    yield self._prefix + raw + NO_PART, row

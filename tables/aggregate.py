@@ -1,0 +1,111 @@
+"""ReducingState and AggregatingState: one value per key that every added element is folded into."""
+
+from __future__ import annotations
+
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from models.errors import StateError
+from tables.ttl import Ttl
+from tables.value import ValueState
+
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741  (element, accumulator, result: the letters of Flink's signature)
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class AggregateFunction(ABC, Generic[I, A, R]):
+    """Folds elements into an accumulator and makes a result of it.
+
+    The accumulator's type is what ``create_accumulator`` is annotated to return; it must be one that state can hold.
+    """
+
+    @abstractmethod
+    def create_accumulator(self) -> A:
+        """An accumulator of nothing."""
+
+    @abstractmethod
+    def add(self, value: I, accumulator: A) -> A:
+        """The accumulator with one more element; it may be the given one, changed."""
+
+    @abstractmethod
+    def get_result(self, accumulator: A) -> R:
+        """What the accumulator amounts to."""
+
+    @abstractmethod
+    def merge(self, a: A, b: A) -> A:
+        """One accumulator of two (merging windows)."""
+
+
+def accumulator_type(function: AggregateFunction[Any, Any, Any]) -> Any:
+    """The declared accumulator type.  Raises :class:`models.errors.StateError` without one."""
+    try:
+        found = typing.get_type_hints(function.create_accumulator).get("return")
+    except (NameError, TypeError) as exc:
+        raise StateError(f"{type(function).__name__}.create_accumulator: {exc}; declare accumulator=") from exc
+    if found is None or found is Any or isinstance(found, TypeVar):
+        raise StateError(
+            f"{type(function).__name__}.create_accumulator does not say what it returns: annotate it, or declare accumulator="
+        )
+    return found
+
+
+class ReducingState(ValueState[T]):
+    """One value per key: the reduction of all elements added.  Row: the value."""
+
+    kind = "reducing"
+
+    def __init__(
+        self, of: type[T], reduce: Callable[[T, T], T], *, ttl: Ttl | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(of, ttl=ttl, name=name)
+        self.reduce = reduce
+
+    def add(self, value: T) -> None:
+        """Reduce the current key's value with one more element."""
+        old = self.value()
+        self.update(value if old is None else self.reduce(old, value))
+
+    def get(self) -> T | None:
+        """The reduction so far, ``None`` of nothing."""
+        return self.value()
+
+
+class AggregatingState(ValueState[A], Generic[I, A, R]):
+    """One accumulator per key that elements are added to; ``get`` gives its result.  Row: the accumulator.
+
+    ``accumulator`` is the accumulator's type, by default what the function's ``create_accumulator`` is annotated to return.
+    """
+
+    kind = "aggregating"
+
+    def __init__(
+        self,
+        function: AggregateFunction[I, A, R],
+        *,
+        accumulator: type[A] | None = None,
+        ttl: Ttl | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(accumulator or accumulator_type(function), ttl=ttl, name=name)
+        self.function = function
+
+    def add(self, value: I) -> None:
+        """Add an element to the current key's accumulator."""
+        accumulator = self.value()
+        if accumulator is None:
+            accumulator = self.function.create_accumulator()
+        self.update(self.function.add(value, accumulator))
+
+    def get(self) -> R | None:
+        """The result of what was added, ``None`` of nothing."""
+        accumulator = self.value()
+        return None if accumulator is None else self.function.get_result(accumulator)
+
+    def look(self, key: str) -> Any:
+        """The result for a key, as a query shows it."""
+        accumulator = super().look(key)
+        return None if accumulator is None else self.function.get_result(accumulator)

@@ -1,0 +1,211 @@
+"""A time to live for each element of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from models.time import Millis
+from tables.changelog import Row, split_row_key
+from tables.expiry import Expiring
+from tables.list import ListState
+from tables.sequence import Items
+from tables.state import encode
+from tables.ttl import UNSTAMPED
+
+T = TypeVar("T")
+
+_FAR: Millis = 1 << 62
+
+
+class StampedItems(Items[T]):
+    """Elements with their stamps.
+
+    ``stamps``: one per element.  ``oldest``: the smallest of them.  ``renewed``: a later stamp that all elements got by being read.
+    ``logged``'s companion ``logged_oldest``: the smallest stamp in the rows.  ``rewrite``: the rows need replacing as a whole.
+    """
+
+    __slots__ = ("logged_oldest", "oldest", "renewed", "rewrite", "stamps")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stamps: list[Millis] = []
+        self.oldest: Millis = _FAR
+        self.renewed: Millis = UNSTAMPED
+        self.logged_oldest: Millis = _FAR
+        self.rewrite = False
+
+    def effective(self) -> list[Millis]:
+        """When each element was renewed last."""
+        return [max(stamp, self.renewed) for stamp in self.stamps]
+
+
+class ListWithTtl(Expiring, ListState[T]):
+    """Added in front of ``ListState`` by ``bind``.  Rows carry the stamps of their elements (see ``tables.sequence``)."""
+
+    items_type = StampedItems
+
+    def add(self, item: T) -> None:
+        key = self._context.key
+        if self._per_access:
+            self._visit(self._per_access)
+        items: StampedItems[T] = self._alive(key) or self._new(key)
+        now = self._now()
+        items.append(item)
+        items.stamps.append(now)
+        items.oldest = min(items.oldest, now)
+        if len(items) > self._last:
+            self._drop_oldest(items, 1)
+        fresh = items.fresh
+        if fresh is None:
+            items.fresh = [item]
+            self._dirty[key] = items
+        else:
+            fresh.append(item)
+
+    def _drop_oldest(self, items: Any, count: int) -> None:
+        del items[:count]
+        del items.stamps[:count]
+        items.oldest = min(items.stamps, default=_FAR)
+
+    def get(self) -> list[T]:
+        key = self._context.key
+        if self._per_access:
+            self._visit(self._per_access)
+        items = self._alive(key)
+        if items is None:
+            return []
+        if self._touching:
+            self._renew(key, items)
+        return items
+
+    def _alive(self, key: str) -> StampedItems[T] | None:
+        """The key's items without the expired ones, unless they may be seen."""
+        items: StampedItems[T] | None = self._find(key)
+        if items is not None and not self._visible and self._expired(max(items.oldest, items.renewed)):
+            return self._expire(key, items)
+        return items
+
+    def _expire(self, key: str, items: StampedItems[T]) -> StampedItems[T] | None:
+        """Drop the expired elements; without any left the key is gone."""
+        dead = [self._expired(stamp) for stamp in items.effective()]
+        if all(dead):
+            self._clear(key)
+            return None
+        first = dead.index(False)
+        self._drop_oldest(items, first)
+        if any(dead[first:]):
+            living = [at for at, gone in enumerate(dead[first:]) if not gone]
+            items[:], items.stamps = [items[at] for at in living], [items.stamps[at] for at in living]
+            items.oldest = min(items.stamps)
+            items.rewrite = True  # rows can say that a run's beginning is gone, not that its middle is
+        return items
+
+    def _renew(self, key: str, items: StampedItems[T]) -> None:
+        """Reading renews all elements that it shows, but not those that are dead and only still visible."""
+        oldest = max(items.oldest, items.renewed)
+        if self._expired(oldest):
+            return
+        items.renewed = max(items.renewed, self._now())
+        if items.logged and items.renewed - items.logged_oldest >= self._step_ms:
+            self._rewrite(key, items)
+
+    def _rewrite(self, key: str, items: StampedItems[T]) -> None:
+        items.rewrite = True
+        if items.fresh is None:
+            items.fresh = []
+            self._dirty[key] = items
+
+    # -- rows
+
+    def _base_row(self, items: Any) -> bytes:
+        return encode((self._head(items), items, items.next_delta, _runs(items.effective())))
+
+    def _delta_row(self, items: Any, fresh: list[Any]) -> bytes:
+        stamps = items.effective()[len(items) - len(fresh) :]
+        return encode((self._head(items), fresh, 0, _runs(stamps)))
+
+    def _freeze_long(self, raw: bytes, items: Any, count: int, put: list[Row]) -> None:
+        if items.rewrite:
+            items.fresh = []
+        super()._freeze_long(raw, items, count, put)
+
+    def freeze(self, put: list[Row]) -> None:
+        dirty = list(self._dirty.values())
+        super().freeze(put)
+        for items in dirty:
+            items.rewrite = False
+            items.logged_oldest = max(items.oldest, items.renewed)
+
+    def _restore(self, runs: list[Any]) -> Items[T]:
+        items: StampedItems[T] = StampedItems()
+        now = self._now()
+        for run in runs:
+            items.extend(run.elements)
+            stamps = [
+                stamp for stamp, count in zip(run.stamps[::2], run.stamps[1::2], strict=True) for _ in range(count)
+            ]
+            if len(stamps) != len(run.elements):
+                # Written without a time to live: their life begins now, and that must be known after a restart, too.
+                stamps = [now] * len(run.elements)
+                items.rewrite = bool(run.elements) or items.rewrite
+            items.stamps.extend(stamps)
+        self._drop_oldest(items, len(items) - runs[-1].head)
+        items.logged_oldest = items.oldest
+        return items
+
+    def _thaw(self, key: str) -> Any:
+        items = super()._thaw(key)
+        if items is not None and items.rewrite:
+            self._rewrite(key, items)
+        return items
+
+    def _check(self, key: str) -> None:
+        items = self._rows.get(key)
+        if items is None:
+            if key in self._dead:
+                return
+            items = self._decoded(key, *self._cold.look(key.encode()))
+            if items is None or not (items.rewrite or all(self._expired(stamp) for stamp in items.stamps)):
+                return
+            items = self._thaw(key)
+        if self._expired(max(items.oldest, items.renewed)):
+            self._expire(key, items)
+
+    # -- looking
+
+    def look(self, key: str) -> Any:
+        items = self._looked(key)
+        if items is None or self._visible:
+            return list(items) if items else None
+        living = [item for item, stamp in zip(items, items.effective(), strict=True) if not self._expired(stamp)]
+        return living or None
+
+    def stored_keys(self) -> Iterator[str]:
+        return (key for key in super().stored_keys() if self.look(key) is not None)
+
+    def stored_rows(self) -> Iterator[Row]:
+        # A key of which everything expired is left out; of the others the stamps say what is gone.
+        living = set(self.stored_keys())
+        for row, value in super().stored_rows():
+            if _user_key(row) in living:
+                yield row, value
+
+    def _decoded(self, key: str, whole: bytes | None, parts: Mapping[bytes, bytes] | None) -> Any:
+        items = super()._decoded(key, whole, parts)
+        return items if items else None
+
+
+def _runs(stamps: list[Millis]) -> list[int]:
+    """Stamps as [stamp, count, stamp, count, ...]."""
+    runs: list[int] = []
+    for stamp in stamps:
+        if runs and runs[-2] == stamp:
+            runs[-1] += 1
+        else:
+            runs += (stamp, 1)
+    return runs
+
+
+def _user_key(row: bytes) -> str:
+    return split_row_key(row)[1].decode()

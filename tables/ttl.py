@@ -1,0 +1,126 @@
+"""Time to live: how long a state's rows stay readable after they were last touched.
+
+A row, a list element or a map entry of a state with a ``Ttl`` carries a *stamp*: the time (ms) of its last renewal.  It is expired once
+
+    now >= stamp + duration
+
+where ``now`` stands still within a batch for processing time and is the watermark for event time.  A stamp is the processing time of
+the batch, or in event time the later of the record's time and the watermark, so that a late record's value lives as long as others.
+
+Stamps travel within the rows of the changelog, which say by themselves whether they have one (see ``stamped`` for values and map
+entries and ``tables.sequence`` for lists).  So a ``Ttl`` may be added to a state, changed or removed at any restart:
+
+added     rows without a stamp get one when they are first read or swept: their life begins then
+changed   stamps stay, the new duration counts from them
+removed   stamps are ignored; what had expired but was not cleaned up yet is there again
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import ClassVar, Final
+
+from models.errors import StateError
+from models.time import Millis, millis
+
+#: First byte of a row with a stamp.  MessagePack never uses it, so no encoded value starts with it.
+STAMP_MARK: Final = 0xC1
+#: Bytes before the value: the mark and the stamp, a signed big-endian integer of 6 bytes.
+STAMP_SIZE: Final = 7
+_LIMIT: Final = (1 << 47) - 1
+
+#: The stamp of a row that has none.
+UNSTAMPED: Final = -(1 << 62)
+
+
+class Update(enum.Enum):
+    """What renews a stamp."""
+
+    ON_CREATE_AND_WRITE = "on-create-and-write"
+    #: Reading renews, too.  The renewal is logged only once it is a tenth of the duration away from the logged stamp, so after a
+    #: restart a row may expire by that much earlier than its last read says.
+    ON_READ_AND_WRITE = "on-read-and-write"
+
+
+class Visibility(enum.Enum):
+    """Whether an expired row may still be read."""
+
+    NEVER_RETURN_EXPIRED = "never-return-expired"
+    RETURN_EXPIRED_IF_NOT_CLEANED_UP = "return-expired-if-not-cleaned-up"
+
+
+class TimeDomain(enum.Enum):
+    """Which clock counts."""
+
+    PROCESSING = "processing"
+    EVENT = "event"
+
+
+@dataclass(frozen=True)
+class Cleanup:
+    """How expired rows that nobody reads leave memory, store and changelog.
+
+    ``BACKGROUND``: the worker sweeps all keys within a tenth of the duration, in bounded steps between batches.
+    ``incremental(n)``: each access of the state looks at ``n`` further keys.
+    ``FULL_SNAPSHOT``: snapshots leave them out, nothing else is done; memory and changelog keep them until they are read.
+    """
+
+    mode: str = "background"
+    keys_per_access: int = 0
+
+    BACKGROUND: ClassVar[Cleanup]
+    FULL_SNAPSHOT: ClassVar[Cleanup]
+
+    @classmethod
+    def incremental(cls, keys_per_access: int) -> Cleanup:
+        if keys_per_access < 1:
+            raise StateError(
+                f"incremental({keys_per_access}): at least one key per access, or nothing is ever cleaned up"
+            )
+        return cls("incremental", keys_per_access)
+
+
+Cleanup.BACKGROUND = Cleanup()
+Cleanup.FULL_SNAPSHOT = Cleanup("full-snapshot")
+
+
+@dataclass(frozen=True)
+class Ttl:
+    """Time to live of a state's rows, of each list element and of each map entry.
+
+    ``ValueState(T, ttl=Ttl(timedelta(hours=2)))``.  Raises :class:`models.errors.StateError` for a duration under one millisecond.
+    """
+
+    duration: timedelta
+    update: Update = Update.ON_CREATE_AND_WRITE
+    visibility: Visibility = Visibility.NEVER_RETURN_EXPIRED
+    cleanup: Cleanup = Cleanup.BACKGROUND
+    time: TimeDomain = TimeDomain.PROCESSING
+
+    Update: ClassVar = Update
+    Visibility: ClassVar = Visibility
+    Cleanup: ClassVar = Cleanup
+    Time: ClassVar = TimeDomain
+
+    def __post_init__(self) -> None:
+        if millis(self.duration) < 1:
+            raise StateError(f"Ttl({self.duration}): state needs to live for a millisecond at least")
+
+    @property
+    def ms(self) -> Millis:
+        """The duration in ms."""
+        return millis(self.duration)
+
+
+def stamped(stamp: Millis, value: bytes) -> bytes:
+    """A row of a value or map entry with its stamp: C1, 6 bytes of stamp, MessagePack of the value."""
+    return b"\xc1" + min(max(stamp, -_LIMIT), _LIMIT).to_bytes(6, "big", signed=True) + value
+
+
+def stamp_of(row: bytes) -> Millis:
+    """The stamp of an encoded row, ``UNSTAMPED`` without one."""
+    if row[0] != STAMP_MARK:
+        return UNSTAMPED
+    return int.from_bytes(row[1:STAMP_SIZE], "big", signed=True)
