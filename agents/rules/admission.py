@@ -50,16 +50,21 @@ def key_text(key: bytes | None) -> str:
     if len(key) > 1024:
         raise RuleRefused("the record's key is longer than a rule_id may be")
     try:
-        return key.decode()
+        text = key.decode()
     except UnicodeDecodeError:
         raise RuleRefused(f"the record's key {key!r} is not UTF-8") from None
+    if not text.isprintable():
+        raise RuleRefused(f"the record's key {text!r} holds other than printable characters")
+    return text
 
 
 def decode_rule(value: bytes, name: str) -> Rule:
     """Decode a rule's JSON; ``name`` says in errors which rule it is.  Raises :class:`RuleRefused`."""
     try:
         rule = _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError:
+        raise RuleRefused(f"rule {name}: not UTF-8") from None
+    except (msgspec.DecodeError, RecursionError) as error:
         raise RuleRefused(f"rule {name}: {_said(error)}") from None
     # The decoder takes the last of two equal fields, other readers the first: such a rule means two things.
     twice = _repeated(json.loads(value, object_pairs_hook=_field_names))
@@ -136,20 +141,14 @@ def _check(text: str) -> tuple[Source, Node]:
 
 def _moved(source: Source, fault: Fault) -> Fault:
     """The fault of the checked text at its place in the author's."""
-    if not fault.line:
-        return fault
     line, column = source.line_and_column(source.original(source.offset_checked(fault.line, fault.column)))
     return Fault(line, column, fault.message)
 
 
 def _refused(source: Source, faults: list[Fault]) -> RuleRefused:
     """``faults`` are at their places in the author's text."""
-    shown = []
-    for fault in faults[:_SHOWN]:
-        if fault.line:
-            shown.append(
-                f"line {fault.line}, column {fault.column}: {fault.message}\n{source.caret(fault.line, fault.column)}"
-            )
-        else:
-            shown.append(fault.message)
+    shown = [
+        f"line {fault.line}, column {fault.column}: {fault.message}\n{source.caret(fault.line, fault.column)}"
+        for fault in faults[:_SHOWN]
+    ]
     return RuleRefused("\n".join(shown), line=faults[0].line, column=faults[0].column)

@@ -50,7 +50,7 @@ class RuleBook:
         No value, or JSON ``null``, deletes.  Deleting what is not there is no step: the answer is the earlier deletion,
         or version 0 for a rule that never was.
         """
-        if value is None or value.strip() in {b"", b"null"}:
+        if value is None or (len(value) <= 16 and value.strip() in {b"", b"null"}):
             return self._delete(key_text(key), offset, timestamp_ms)
         rule = parse_rule(key, value)
         name = rule.rule_id

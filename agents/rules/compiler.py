@@ -55,7 +55,8 @@ class Counts:
 
     def add_error(self, firing: Firing, error: Exception) -> None:
         self.errors[firing.rule_id] = self.errors.get(firing.rule_id, 0) + 1
-        self.last_error[firing.rule_id] = f"no value for {error}" if isinstance(error, KeyError) else str(error)
+        said = f"no value for {error}" if isinstance(error, KeyError) else str(error)
+        self.last_error[firing.rule_id] = said[:200]
 
 
 class Firing:

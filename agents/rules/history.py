@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from math import fsum
+from fractions import Fraction
+from math import fsum, inf
 from operator import attrgetter
 from typing import Protocol, overload
 
@@ -61,7 +62,11 @@ def sum_amount(history: History, begin: int, stop: int) -> float:
     try:
         return fsum(amounts)
     except OverflowError:
-        return sum(amounts)
+        total = sum(map(Fraction, amounts))
+    try:
+        return float(total)
+    except OverflowError:
+        return inf if total > 0 else -inf
 
 
 def avg_amount(history: History, begin: int, stop: int) -> float:

@@ -43,7 +43,6 @@ PREVIOUS_TYPES: Mapping[str, str] = {
 }
 
 _FAULT = re.compile(r"^(?:INVALID_ARGUMENT: )?ERROR: <input>:(-?[0-9]+):(-?[0-9]+): (.*)$", re.MULTILINE)
-_DEPTH = re.compile(r"recursion (?:limit|depth)", re.IGNORECASE)
 _HINTS = (
     (re.compile(r"'(?:count|\w+_amount|distinct_\w+)' applied to '\(string\)'"), "write the span as duration('10m')"),
     (
@@ -56,7 +55,7 @@ _HINTS = (
 
 
 class Fault(NamedTuple):
-    """What is wrong; ``line`` and ``column`` count from 1 in the checked text and are 0 where it is wrong as a whole."""
+    """What is wrong; ``line`` and ``column`` count from 1."""
 
     line: int
     column: int
@@ -111,19 +110,26 @@ def _ask(text: str, *, parse_only: bool) -> Node:
         expression = environment().compile(text, disable_check=parse_only)
     except RuntimeError as error:
         raise NotCel(_faults(str(error))) from None
-    return wire.decode(expression.serialize()).root
+    try:
+        return wire.decode(expression.serialize()).root
+    except wire.WireError as error:
+        raise NotCel(
+            [Fault(1, 1, f"the parser answered what cannot be read ({error}); write it more simply")]
+        ) from error
 
 
 def _faults(answer: str) -> list[Fault]:
-    if _DEPTH.search(answer):
-        return [Fault(0, 0, "nested deeper than 32 levels; take it apart into several rules")]
+    found = _FAULT.findall(answer)
+    # Depth is the one thing that the parser reports without a place.
+    if answer.startswith("CANCELLED: Expression recursion limit") or any(int(line) < 1 for line, _, _ in found):
+        return [Fault(1, 1, "nested deeper than 32 levels; take it apart into several rules")]
     faults = []
-    for line, column, message in _FAULT.findall(answer):
+    for line, column, message in found:
         hint = next((f"; {hint}" for pattern, hint in _HINTS if pattern.search(message)), "")
         message = message.removesuffix(" [INVALID_ARGUMENT]").replace(" (in container '')", "")
         printable = "".join(c if c.isprintable() else "\ufffd" for c in message)
-        faults.append(Fault(max(int(line), 0), max(int(column), 0), printable + hint))
-    return faults or [Fault(0, 0, answer)]
+        faults.append(Fault(int(line), int(column), printable + hint))
+    return faults or [Fault(1, 1, answer)]
 
 
 class Pattern:

@@ -15,7 +15,8 @@ from models.rules import Rule
 MAX_PROBLEMS = 1000
 
 _SPACE = " \t\n\r"
-_decoder = json.JSONDecoder()
+#: Only finds where values begin and end, so numbers may stay text.
+_decoder = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 class Problem(NamedTuple):
@@ -84,7 +85,7 @@ def read(text: str | bytes) -> RuleFile:
 
 def _named(value: str) -> str:
     """What a rule that does not decode is called in errors."""
-    content = json.loads(value)
+    content = _decoder.decode(value)
     name = content.get("rule_id") if isinstance(content, dict) else None
     return name if isinstance(name, str) and name and name.isprintable() else "(without rule_id)"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Literal, TypeVar
 
 T = TypeVar("T")
@@ -19,8 +19,6 @@ INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 NS_PER_MS, NS_PER_S = 1_000_000, 1_000_000_000
 #: 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999999Z, the ends of CEL's timestamps
 TIMESTAMP_MIN_NS, TIMESTAMP_MAX_NS = -62_135_596_800 * NS_PER_S, 253_402_300_800 * NS_PER_S - 1
-#: CEL's longest duration, about 10,000 years
-DURATION_MAX_NS = 87_660_000 * 3600 * NS_PER_S + NS_PER_S - 1
 
 _UNITS_NS = {"ns": 1, "us": 1000, "ms": NS_PER_MS, "s": NS_PER_S, "m": 60 * NS_PER_S, "h": 3600 * NS_PER_S}
 _DURATION = re.compile(r"([+-]?)((?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|ms|s|m|h))+)")
@@ -147,7 +145,8 @@ def checked_timestamp(ns: int) -> int:
 
 
 def checked_duration(ns: int) -> int:
-    if -DURATION_MAX_NS <= ns <= DURATION_MAX_NS:
+    """The duration, which must fit into 64 bits: about 292 years."""
+    if INT_MIN <= ns <= INT_MAX:
         return ns
     raise OverflowError("duration overflow")
 
@@ -224,15 +223,30 @@ def timestamp_part(part: TimestampPart, ns: int, zone_s: int) -> int:
         return of_day % 60
     if part == "getDayOfWeek":
         return ((seconds + zone_s) // 86_400 + 4) % 7
-    # Only near the years 1 and 9999 does the zone lead out of the calendar, which is an OverflowError.
-    local = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds + zone_s)
+    days = (seconds + zone_s) // 86_400
+    year, month, day = _civil(days)
     if part == "getFullYear":
-        return local.year
+        return year
     if part == "getMonth":
-        return local.month - 1
+        return month - 1
     if part == "getDayOfYear":
-        return local.timetuple().tm_yday - 1
-    return local.day if part == "getDate" else local.day - 1
+        past = year - 1
+        return days - (365 * past + past // 4 - past // 100 + past // 400 - 719_162)
+    return day if part == "getDate" else day - 1
+
+
+def _civil(days: int) -> tuple[int, int, int]:
+    """Year, month and day of a day since 1970-01-01.  A zone may lead out of the years that ``datetime`` knows.
+
+    Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", ``civil_from_days``.
+    """
+    era, day_of_era = divmod(days + 719_468, 146_097)
+    year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
+    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    month_from_march = (5 * day_of_year + 2) // 153
+    day = day_of_year - (153 * month_from_march + 2) // 5 + 1
+    month = month_from_march + 3 if month_from_march < 10 else month_from_march - 9
+    return year_of_era + era * 400 + (month <= 2), month, day
 
 
 def duration_whole(ns: int, unit_ns: int) -> int:
