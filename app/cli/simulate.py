@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Sequence
 from typing import IO
 
 import click
-import msgspec
 
-from app.cli.console import (
-    Command,
-    broker,
-    complain,
-    json_option,
-    print_json,
-    run,
-    settings_of_environment,
-    to_json,
-)
-from app.producing import ensure_topic
+from app.cli.console import Command, Failure, broker, json_option, print_json, run, settings_of_environment, to_json
 from app.settings import Settings
 from app.simulate import Live, Past, Scenario, Simulated
 from app.simulate import simulate as simulated
-from app.transport.client import BrokerClient, NewRecord
+from app.traffic import Made, produce_all, produce_live
 from models.time import SystemClock
 from models.topics import TopicNames
 
 #: Transactions without --count and --rate.
 DEFAULT_COUNT = 10_000
-BATCH = 2_000
-#: Seconds between two looks at what is due, with --rate.
-TICK = 0.05
 
 
 @click.command(cls=Command)
@@ -69,73 +53,38 @@ def simulate(rate: float | None, count: int | None, seed: int | None, labels: IO
     """
     settings = settings_of_environment()
     seed = random.randrange(1 << 32) if seed is None else seed
-    made = Counter[Scenario]()
+    counts = Counter[Scenario]()
+
+    def made(batch: Sequence[Simulated]) -> None:
+        counts.update(scenario for _, scenario in batch)
+        if labels is not None:
+            labels.write("".join(_label(each) for each in batch if each.scenario is not Scenario.NORMAL))
+            labels.flush()
+
     stopped = False
     try:
-        run(_simulate(settings, rate, count, seed, labels, made))
+        run(_simulate(settings, rate, count, seed, made))
     except KeyboardInterrupt:
-        stopped = True
-        if count is not None:
-            complain(f"interrupted after {made.total()} of {count}")
-    planted = {scenario.value: made[scenario] for scenario in Scenario if scenario is not Scenario.NORMAL}
+        # Without --count that is how it ends.
+        stopped = count is not None
+    planted = {scenario.value: counts[scenario] for scenario in Scenario if scenario is not Scenario.NORMAL}
     if as_json:
-        print_json({"topic": TopicNames.TRANSACTIONS, "produced": made.total(), "seed": seed, "planted": planted})
+        print_json({"topic": TopicNames.TRANSACTIONS, "produced": counts.total(), "seed": seed, "planted": planted})
     else:
         what = ", ".join(f"{number} {name}" for name, number in planted.items())
-        click.echo(f"{made.total()} transactions produced with seed {seed}; planted: {what}")
-    if stopped and count is not None:
-        raise click.exceptions.Exit(1)
+        click.echo(f"{counts.total()} transactions produced with seed {seed}; planted: {what}")
+    if stopped:
+        raise Failure(f"interrupted after {counts.total()} of {count}")
 
 
-async def _simulate(
-    settings: Settings,
-    rate: float | None,
-    count: int | None,
-    seed: int,
-    labels: IO[str] | None,
-    made: Counter[Scenario],
-) -> None:
+async def _simulate(settings: Settings, rate: float | None, count: int | None, seed: int, made: Made) -> None:
     now_ms = SystemClock().now_ms()
     async with broker(settings) as client:
-        await ensure_topic(client, TopicNames.TRANSACTIONS)
         if rate is None:
-            transactions = simulated(seed, Past.ending_at(now_ms, count or DEFAULT_COUNT))
-            while batch := list(islice(transactions, BATCH)):
-                await _append(client, batch, labels, made)
+            await produce_all(client, simulated(seed, Past.ending_at(now_ms, count or DEFAULT_COUNT)), made)
         else:
-            await _live(client, simulated(seed, Live(count, now_ms, rate)), labels, made)
+            await produce_live(client, simulated(seed, Live(count, now_ms, rate)), made)
 
 
-async def _live(
-    client: BrokerClient, transactions: Iterator[Simulated], labels: IO[str] | None, made: Counter[Scenario]
-) -> None:
-    """Each transaction once its time has come."""
-    clock = SystemClock()
-    following = next(transactions, None)
-    while following is not None:
-        batch: list[Simulated] = []
-        now_ms = clock.now_ms()
-        while following is not None and following.transaction.timestamp <= now_ms and len(batch) < BATCH:
-            batch.append(following)
-            following = next(transactions, None)
-        await _append(client, batch, labels, made)
-        if following is not None and len(batch) < BATCH:
-            await asyncio.sleep(min(TICK, max(0.0, (following.transaction.timestamp - clock.now_ms()) / 1000)))
-
-
-async def _append(
-    client: BrokerClient, batch: list[Simulated], labels: IO[str] | None, made: Counter[Scenario]
-) -> None:
-    if not batch:
-        return
-    records = [NewRecord(t.user_id.encode(), _encode(t)) for t, _ in batch]
-    await client.append(TopicNames.TRANSACTIONS, records)
-    made.update(scenario for _, scenario in batch)
-    if labels is not None:
-        for transaction, scenario in batch:
-            if scenario is not Scenario.NORMAL:
-                labels.write(to_json({"transaction_id": transaction.transaction_id, "scenario": scenario}) + "\n")
-        labels.flush()
-
-
-_encode = msgspec.json.Encoder().encode
+def _label(made: Simulated) -> str:
+    return to_json({"transaction_id": made.transaction.transaction_id, "scenario": made.scenario}) + "\n"
