@@ -105,7 +105,5 @@ class AggregatingState(ValueState[A], Generic[I, A, R]):
         accumulator = self.value()
         return None if accumulator is None else self.function.get_result(accumulator)
 
-    def look(self, key: str) -> Any:
-        """The result for a key, as a query shows it."""
-        accumulator = super().look(key)
-        return None if accumulator is None else self.function.get_result(accumulator)
+    def _shown(self, value: Any) -> Any:
+        return self.function.get_result(value)

@@ -7,7 +7,7 @@ from typing import Any
 
 from models.time import Millis
 from tables.state import KeyedState
-from tables.ttl import UNSTAMPED, Cleanup, TimeDomain, Ttl, Update, Visibility, stamp_of
+from tables.ttl import UNSTAMPED, TimeDomain, Ttl, stamp_of
 
 #: A sweep visits every key within this part of the time to live; a read is logged once it renews by as much.
 PRECISION = 10
@@ -24,10 +24,10 @@ class Expiring(KeyedState):
         self._ttl_ms = ttl.ms
         self._step_ms = max(1, ttl.ms // PRECISION)
         self._event_time = ttl.time is TimeDomain.EVENT
-        self._touching = ttl.update is Update.ON_READ_AND_WRITE
-        self._visible = ttl.visibility is Visibility.RETURN_EXPIRED_IF_NOT_CLEANED_UP
+        self._touching = ttl.update is Ttl.Update.ON_READ_AND_WRITE
+        self._visible = ttl.visibility is Ttl.Visibility.RETURN_EXPIRED_IF_NOT_CLEANED_UP
         self._per_access = ttl.cleanup.keys_per_access
-        self._background = ttl.cleanup == Cleanup.BACKGROUND
+        self._background = ttl.cleanup == Ttl.Cleanup.BACKGROUND
         self._round: Iterator[str] | None = None
         self._round_start: Millis = 0
         self._round_keys = 0

@@ -35,7 +35,7 @@ _LIMIT: Final = (1 << 47) - 1
 UNSTAMPED: Final = -(1 << 62)
 
 
-class Update(enum.Enum):
+class UpdateType(enum.Enum):
     """What renews a stamp."""
 
     ON_CREATE_AND_WRITE = "on-create-and-write"
@@ -44,7 +44,7 @@ class Update(enum.Enum):
     ON_READ_AND_WRITE = "on-read-and-write"
 
 
-class Visibility(enum.Enum):
+class VisibilityType(enum.Enum):
     """Whether an expired row may still be read."""
 
     NEVER_RETURN_EXPIRED = "never-return-expired"
@@ -59,7 +59,7 @@ class TimeDomain(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Cleanup:
+class CleanupType:
     """How expired rows that nobody reads leave memory, store and changelog.
 
     ``BACKGROUND``: the worker sweeps all keys within a tenth of the duration, in bounded steps between batches.
@@ -70,11 +70,11 @@ class Cleanup:
     mode: str = "background"
     keys_per_access: int = 0
 
-    BACKGROUND: ClassVar[Cleanup]
-    FULL_SNAPSHOT: ClassVar[Cleanup]
+    BACKGROUND: ClassVar[CleanupType]
+    FULL_SNAPSHOT: ClassVar[CleanupType]
 
     @classmethod
-    def incremental(cls, keys_per_access: int) -> Cleanup:
+    def incremental(cls, keys_per_access: int) -> CleanupType:
         if keys_per_access < 1:
             raise StateError(
                 f"incremental({keys_per_access}): at least one key per access, or nothing is ever cleaned up"
@@ -82,8 +82,8 @@ class Cleanup:
         return cls("incremental", keys_per_access)
 
 
-Cleanup.BACKGROUND = Cleanup()
-Cleanup.FULL_SNAPSHOT = Cleanup("full-snapshot")
+CleanupType.BACKGROUND = CleanupType()
+CleanupType.FULL_SNAPSHOT = CleanupType("full-snapshot")
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,16 @@ class Ttl:
     ``ValueState(T, ttl=Ttl(timedelta(hours=2)))``.  Raises :class:`models.errors.StateError` for a duration under one millisecond.
     """
 
-    duration: timedelta
-    update: Update = Update.ON_CREATE_AND_WRITE
-    visibility: Visibility = Visibility.NEVER_RETURN_EXPIRED
-    cleanup: Cleanup = Cleanup.BACKGROUND
-    time: TimeDomain = TimeDomain.PROCESSING
+    Update = UpdateType
+    Visibility = VisibilityType
+    Cleanup = CleanupType
+    Time = TimeDomain
 
-    Update: ClassVar = Update
-    Visibility: ClassVar = Visibility
-    Cleanup: ClassVar = Cleanup
-    Time: ClassVar = TimeDomain
+    duration: timedelta
+    update: UpdateType = UpdateType.ON_CREATE_AND_WRITE
+    visibility: VisibilityType = VisibilityType.NEVER_RETURN_EXPIRED
+    cleanup: CleanupType = CleanupType.BACKGROUND
+    time: TimeDomain = TimeDomain.PROCESSING
 
     def __post_init__(self) -> None:
         if millis(self.duration) < 1:

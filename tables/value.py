@@ -97,6 +97,14 @@ class ValueState(KeyedState, Generic[T]):
         self._dirty.clear()
 
     def look(self, key: str) -> Any:
+        value = self._looked(key)
+        return None if value is None else self._shown(value)
+
+    def _shown(self, value: Any) -> Any:
+        """What a query shows of a value."""
+        return value
+
+    def _looked(self, key: str) -> Any:
         value = self._rows.get(key)
         if value is None and key not in self._dirty:
             row = self._cold.look(key.encode())[0]

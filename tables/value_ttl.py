@@ -99,14 +99,24 @@ class ValueWithTtl(Expiring, ValueState[T]):
             raise unencodable(exc, self.name, key) from exc
         self._dirty.clear()
 
-    def look(self, key: str) -> Any:
-        row = super().look(key)
+    def _looked(self, key: str) -> Any:
+        row = super()._looked(key)
         if row is None or (self._expired(row.stamp) and not self._visible):
             return None
         return row.value
 
     def stored_keys(self) -> Iterator[str]:
-        return (key for key in super().stored_keys() if self.look(key) is not None)
+        return (key for key in super().stored_keys() if self._visible or not self._expired(self._stamp(key)))
+
+    def _stamp(self, key: str) -> Millis:
+        """The stamp of a key that has a value, without decoding the value."""
+        row = self._rows.get(key)
+        if row is not None:
+            stamp: Millis = row.stamp
+            return stamp
+        stored = self._cold.look(key.encode())[0]
+        logged = UNSTAMPED if stored is None else stamp_of(stored)
+        return self._now() if logged == UNSTAMPED else logged
 
     def stored_rows(self) -> Iterator[Row]:
         # Snapshots leave out what expired, whatever the clean-up.

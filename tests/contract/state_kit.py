@@ -29,6 +29,10 @@ class MemoryStores:
     def open(self) -> StateStore:
         return PartitionStore()
 
+    def another(self) -> MemoryStores:
+        """Stores of another partition."""
+        return MemoryStores()
+
 
 class Bed:
     """One declared state.  ``cut`` makes what changed durable; ``restart`` loses what is not; ``compact`` is what a broker may do."""
