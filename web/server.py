@@ -99,6 +99,8 @@ class WebServer(Service):
             "keepalive_timeout": IDLE_TIMEOUT_S,
             "lingering_time": LINGERING_S,
             "access_log": None,
+            # A body of a few bytes must not become one of many gigabytes.
+            "auto_decompress": False,
         }
 
         def accept() -> asyncio.BaseProtocol:

@@ -115,7 +115,8 @@ async def test_a_refused_rule_shows_its_caret_in_place_and_can_be_put_right(cons
     await page.click("#editor-save")
     error = page.locator("#when-error")
     await expect(error).to_be_visible()
-    _, source, caret = (await error.inner_text()).split("\n")
+    await expect(error.locator("p")).to_contain_text("amout")
+    source, caret = (await error.locator("pre").inner_text()).split("\n")
     assert source[caret.index("^") :].startswith("amout")
     field, below = await page.locator("#rule-when").bounding_box(), await error.bounding_box()
     assert field is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import socket
 import time
@@ -188,6 +189,15 @@ async def test_what_is_no_http_is_a_problem_and_the_end_of_the_connection(server
     answer = await talk(server.port, data)
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
     assert b"application/problem+json" in answer
+
+
+async def test_a_compressed_body_is_not_blown_up(server: WebServer) -> None:
+    bomb = gzip.compress(b'{"to":' + b" " * 1_000_000 + b"1}")
+    head = (
+        "POST /v1/rules/x/rollback HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Encoding: gzip\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(bomb)}\r\n\r\n"
+    )
+    assert b"not JSON" in await talk(server.port, head.encode() + bomb)
 
 
 async def test_more_connections_than_the_limit_are_sent_away(

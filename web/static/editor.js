@@ -103,7 +103,8 @@ export function ruleEditor(changed) {
 
   function refused(refusal, rule) {
     if (refusal.status === 422) {
-      error.textContent = refusal.message;
+      const [what, ...where] = refusal.message.split("\n"); // where: the line and the caret under it
+      error.replaceChildren(h("p", {}, what), where.length ? h("pre", {}, where.join("\n")) : "");
       error.hidden = false;
       fields.when.setAttribute("aria-invalid", "true");
       mark(refusal.problem.line, refusal.problem.column);
