@@ -12,8 +12,13 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name == "app":
+        from app.cli.console import BadSettings
         from app.factory import create_app
+        from models.errors import SettingsError
 
-        made = globals()["app"] = create_app()
+        try:
+            made = globals()["app"] = create_app()
+        except SettingsError as error:
+            raise BadSettings(str(error)) from None
         return made
     raise AttributeError(f"module 'app' has no attribute {name!r}")

@@ -39,6 +39,10 @@ class Misuse(Failure):
     exit_code = EXIT_USAGE
 
 
+class BadSettings(SettingsError, Misuse):
+    """A bad setting found while Faust's command line imports the app: one line and exit code 2 there, too."""
+
+
 class Command(click.Command):
     """A command whose errors are one line on stderr: 1 for a failed operation, 2 for wrong usage.
 
@@ -107,8 +111,13 @@ def usage_error(error: click.UsageError) -> Misuse:
     return Misuse(f"{message}; see {path} --help")
 
 
+def _json_wanted(ctx: click.Context, _param: click.Parameter, given: bool) -> bool:
+    """Faust has --json before the command; it counts as well."""
+    return given or bool(getattr(ctx.obj, "json", False))
+
+
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON for programs instead of text for people."
+    "--json", "as_json", is_flag=True, callback=_json_wanted, help="Print JSON for programs instead of text for people."
 )
 
 
