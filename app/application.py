@@ -198,6 +198,15 @@ class FamulusApp(faust.App):
         for folder in (self.conf.datadir, self.conf.appdir, self.conf.tabledir):
             folder.mkdir(parents=True, exist_ok=True)
 
+    def worker_init(self) -> None:
+        """Faust's command line has found this app and is about to run a command: ours join its own."""
+        from faust.cli.base import cli
+
+        from app.cli.main import attach
+
+        attach(cli)
+        super().worker_init()
+
     async def on_start(self) -> None:
         client = self.client()
         await client.__aenter__()
