@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from pathlib import Path
 
 import pytest
@@ -96,13 +95,12 @@ async def test_writing_does_not_imply_reading(behind: Fakes, connect: Connect) -
 async def test_the_audit_line_names_the_token_and_never_its_text(
     behind: Fakes, connect: Connect, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    caplog.set_level(logging.INFO, logger="famulus.audit")
     client = await connect(behind.with_tokens(editor=[Scope.RULES]))
     await client.put("/v1/rules/X", json=RULE, headers=bearer("editor"))
     await client.put("/v1/rules/X", json=RULE, headers=bearer("s3cret"))
     written, refused = (record.getMessage() for record in caplog.records if record.name == "famulus.audit")
-    assert written.startswith('principal="editor"')
-    assert refused.startswith('principal="anonymous"')
+    assert written.startswith('audit: principal="editor"')
+    assert refused.startswith('audit: principal="anonymous"')
     assert refused.endswith("status=401")
     assert "s3cret" not in caplog.text
 

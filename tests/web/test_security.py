@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 from typing import Any
 
 import pytest
@@ -166,14 +165,13 @@ async def test_the_consoles_files_are_served_with_their_types_and_tags(client: C
 async def test_changes_and_refusals_leave_an_audit_line_that_nobody_can_forge(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="famulus.audit")
     await client.get("/v1/rules")
     await client.put("/v1/rules/A%0Aprincipal=%22root%22", json=RULE)
     await client.get("/v1/rules", headers={"Host": "evil.example"})
     lines = [record.getMessage() for record in caplog.records if record.name == "famulus.audit"]
     assert lines == [
-        'principal="anonymous" remote=127.0.0.1 method="PUT" path="/v1/rules/A%0Aprincipal=%22root%22" status=201',
-        'principal="anonymous" remote=127.0.0.1 method="GET" path="/v1/rules" status=421',
+        'audit: principal="anonymous" remote=127.0.0.1 method="PUT" path="/v1/rules/A%0Aprincipal=%22root%22" status=201',
+        'audit: principal="anonymous" remote=127.0.0.1 method="GET" path="/v1/rules" status=421',
     ]
 
 
