@@ -24,6 +24,16 @@ class TopicNames:
     TRANSACTIONS = "user-transactions"
     RULES = "fraud-rules"
     ALERTS = "fraud-alerts"
+    USER_EVENTS = "user-events"
+    SESSION_EVENTS = "session-events"
+    SESSION_INSIGHTS = "session-insights"
+    SESSION_SUMMARIES = "session-summaries"
+    ORDERS = "orders"
+    PAYMENTS = "payments"
+    ENRICHED_ORDERS = "enriched-orders"
+    ENRICHED_USER_EVENTS = "enriched-user-events"
+    USER_INSIGHTS = "user-insights"
+    LATE_EVENTS = "late-events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +64,16 @@ CATALOGUE: Mapping[str, TopicSpec] = MappingProxyType(
             TopicSpec(TopicNames.TRANSACTIONS, 4, "user_id", _WEEK),
             TopicSpec(TopicNames.RULES, 1, "rule_id", None),
             TopicSpec(TopicNames.ALERTS, 4, "user_id", _MONTH),
-            TopicSpec("user-events", 4, "user_id", _WEEK),
-            TopicSpec("session-events", 4, "user_id", _WEEK),
-            TopicSpec("session-insights", 4, "user_id", _WEEK),
-            TopicSpec("session-summaries", 4, "user_id", _MONTH),
-            TopicSpec("orders", 4, "order_id", _WEEK),
-            TopicSpec("payments", 4, "order_id", _WEEK),
-            TopicSpec("enriched-orders", 4, "order_id", _WEEK),
-            TopicSpec("enriched-user-events", 4, "user_id", _WEEK),
-            TopicSpec("user-insights", 4, "user_id", _WEEK),
-            TopicSpec("late-events", 4, "key", _MONTH),
+            TopicSpec(TopicNames.USER_EVENTS, 4, "user_id", _WEEK),
+            TopicSpec(TopicNames.SESSION_EVENTS, 4, "user_id", _WEEK),
+            TopicSpec(TopicNames.SESSION_INSIGHTS, 4, "user_id", _WEEK),
+            TopicSpec(TopicNames.SESSION_SUMMARIES, 4, "user_id", _MONTH),
+            TopicSpec(TopicNames.ORDERS, 4, "order_id", _WEEK),
+            TopicSpec(TopicNames.PAYMENTS, 4, "order_id", _WEEK),
+            TopicSpec(TopicNames.ENRICHED_ORDERS, 4, "order_id", _WEEK),
+            TopicSpec(TopicNames.ENRICHED_USER_EVENTS, 4, "user_id", _WEEK),
+            TopicSpec(TopicNames.USER_INSIGHTS, 4, "user_id", _WEEK),
+            TopicSpec(TopicNames.LATE_EVENTS, 4, "key", _MONTH),
             TopicSpec("health-status", 1, "operator", _WEEK),
         )
     }
