@@ -14,6 +14,7 @@ from typing import Any
 
 import faust
 from faust.app.base import BootStrategy
+from faust.transport.drivers import by_name
 from faust.types import TP
 from mode import ServiceT
 from prometheus_client import CollectorRegistry
@@ -27,12 +28,13 @@ from app.health import LIVE, READY, STARTUP, Health
 from app.metrics import LaneCollector
 from app.recovery import LaneTableManager, StateRestorer, assigned_partitions, replay_source
 from app.rulebook import RuleService
-from app.settings import Settings
+from app.settings import ProcessingGuarantee, Settings
 from app.state_queries import LocalStateQueries
 from app.transport.batches import LaneTopic
 from app.transport.client import BrokerClient, connect
 from models.errors import FamulusError, Fenced
 from models.topics import CATALOGUE, TopicNames, dlq_topic, spec_of
+from tables.log import TopicPartition
 from tables.table import StateTable
 
 log = logging.getLogger(__name__)
@@ -105,22 +107,25 @@ class FamulusApp(faust.App):
 
     def _add_operator(self, spec: OperatorSpec) -> None:
         settings = self.settings
+        exactly_once = settings.processing_guarantee is ProcessingGuarantee.EXACTLY_ONCE
         lane = Lane(
             spec,
             LaneOptions(
                 app_id=settings.app_id,
                 app_version=APP_VERSION,
-                commit_interval=settings.commit_interval,
+                # At least once waits for no commit: a part is written as soon as the one before it is.
+                commit_interval=settings.commit_interval if exactly_once else timedelta(0),
                 max_drift=settings.max_drift,
             ),
             lambda: self.sink,
             fatal=self.fatal,
-            current_epoch=lambda: self.consumer.seek_epoch,
+            current_epoch=self._seek_epoch,
         )
         if spec.output == TopicNames.ALERTS:
             lane.listeners.append(self._feed_alerts)
         partitions = _partitions(spec.source.topic)
-        table = self.tables.add(StateTable(self, uid=spec.uid, partitions=partitions))
+        table = StateTable(self, uid=spec.uid, partitions=partitions)
+        self.tables.add(table)
         store = table.operator_store
         store.look = lambda key: self.state_queries.look_all(lane, key)
         store.stored_keys = lambda: self.state_queries.all_keys(lane)
@@ -146,7 +151,7 @@ class FamulusApp(faust.App):
 
     def _register_health(self) -> None:
         self.health.register(
-            "process", lambda: self._fatal_error and f"stopping after {self._fatal_error}", {LIVE, READY}
+            "process", lambda: f"stopping after {self._fatal_error}" if self._fatal_error else None, {LIVE, READY}
         )
         for reader in self.broadcast_readers:
             self.health.register(
@@ -167,26 +172,36 @@ class FamulusApp(faust.App):
         recovering = self.restorer.progress.text()
         if recovering:
             return recovering
-        if self.rebalancing or not self.tables.recovery.completed.is_set():
+        tables: Any = self.tables
+        if self.rebalancing or not tables.recovery.completed.is_set():
             return "partitions are being assigned"
         return None
 
     # -- the log
 
     def _new_transport(self) -> Any:
-        return super()._new_transport()
+        return _driver(self.conf.broker_consumer[0])(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> Any:
+        return _driver(self.conf.broker_producer[0])(self.conf.broker_producer, self)
 
     def client(self) -> BrokerClient:
         """A client of the broker, for reading and for rare writes."""
         if self._client is None:
-            self._client = connect(self.settings.broker)
+            self._client = connect(self.settings.broker, self.settings.credentials)
         return self._client
 
     @property
     def sink(self) -> PartSink:
         if self._sink is None:
-            self._sink = self.transport.part_sink()
+            transport: Any = self.transport
+            sink: PartSink = transport.part_sink()
+            self._sink = sink
         return self._sink
+
+    def _seek_epoch(self) -> int:
+        consumer: Any = self.consumer
+        return int(consumer.seek_epoch)
 
     @property
     def rule_service(self) -> RuleService:
@@ -264,9 +279,9 @@ class FamulusApp(faust.App):
         try:
             for reader in self.broadcast_readers:
                 await reader.ready.wait()
-            assignment = self.consumer.assignment()
+            assignment = list(self.consumer.assignment())
             for lane in self.lanes:
-                wanted = assigned_partitions(lane, assignment)
+                wanted = assigned_partitions(lane, (TopicPartition(*tp) for tp in assignment))
                 for partition in set(lane.partitions) - wanted:
                     await lane.close(partition)
                 missing = sorted(wanted - set(lane.partitions))
@@ -341,6 +356,11 @@ class FamulusApp(faust.App):
         timer.daemon = True
         timer.start()
         self.loop.create_task(self.crash(error))
+
+
+def _driver(url: Any) -> Any:
+    """Transport class for a broker's address: ours, where Faust has one of the same scheme, too."""
+    return by_name({"kafka": "famulus-kafka"}.get(url.scheme, url.scheme))
 
 
 def _exit_hard(error: BaseException, grace: timedelta) -> None:
