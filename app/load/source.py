@@ -66,7 +66,11 @@ class Source:
         self._rows: Iterator[Line | BadLine] = self._json_rows()
         if suffix in _CSV:
             reader = csv.reader(self._lines, delimiter=_CSV[suffix])
-            self.header = self._read_header(reader)
+            try:
+                self.header = self._read_header(reader)
+            except BaseException:
+                self._file.close()
+                raise
             self._rows = self._csv_rows(reader)
 
     @property
