@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from agents.rules import language, values
 from agents.rules.condition import history_call
-from agents.rules.tree import Call, Foreign, ListOf, Literal, MapOf, Name, Node, walk
+from agents.rules.tree import Call, Foreign, ListOf, Literal, MapOf, Name, Node, children, walk
 from models.time import Millis
 
 #: size of a whole rule record, bytes
@@ -95,12 +95,18 @@ def check(root: Node) -> None:
     ]
     _at_most(uses, MAX_HISTORY_CALLS, "uses of history functions")
     _at_most([call for call in calls if call.function == "matches"], MAX_PATTERNS, "uses of matches")
-    for node in nodes:
-        _check_node(node)
+    _check_from_below(root)
     if root.type != "bool":
         raise OutOfBounds(
             root.at, f"a condition is true or false, this is of type {root.type}; compare it with something"
         )
+
+
+def _check_from_below(node: Node) -> None:
+    """The parts of a node first: "unsigned numbers are not part of rules" says more than "uint is not compared"."""
+    for child in children(node):
+        _check_from_below(child)
+    _check_node(node)
 
 
 def _at_most(nodes: Sequence[Node], limit: int, what: str) -> None:

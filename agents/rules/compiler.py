@@ -139,6 +139,7 @@ def source_of(conditions: Sequence[tuple[Condition, Millis | None]]) -> str:
         if effective_from is not None:
             test = f"{translator.effective_from(effective_from)} and {test}"
         if not condition.can_fail:
+            # Ten rules in 0.19 us; with a try around each of them it is 0.26.
             body += _fire(number, test)
             continue
         body += ["try:", *_indent(_fire(number, test))]

@@ -110,7 +110,8 @@ def _fails_itself(node: Node) -> bool:
         return False
     function, args = node.function, node.args
     if function in {"duration", "timestamp"}:
-        return not isinstance(args[0], Literal | Name)
+        # Literal texts were converted at admission.
+        return args[0].type != function and not (isinstance(args[0], Literal) and args[0].kind == "string")
     if function in {"_[_]", "_%_", "matches"}:
         return True
     if function in {"bool", "int"}:
