@@ -57,7 +57,7 @@ def compact(
     clean, end = log.db.execute("SELECT clean_offset, next_offset FROM partitions WHERE id = ?", (row_id,)).fetchone()
     if not force and (end - clean < DIRTY_RECORDS or not _worth_it(log.db, row_id, clean)):
         return 0
-    plan = _plan(log.db, row_id, clean, pace)
+    plan = _plan(log.db, row_id, clean, end, pace)
     horizon_ms = now_ms - int(config.get("delete.retention.ms", millis(DELETE_RETENTION)))
     dropped = 0
     for window in _windows(log.db, row_id, plan.end, horizon_ms, now_ms - horizon_ms):
@@ -98,21 +98,21 @@ def _blob(db: sqlite3.Connection, row_id: int, base: int) -> bytes:
     return bytes(db.execute(f"SELECT records FROM log_{row_id} WHERE base = ?", (base,)).fetchone()[0])
 
 
-def _plan(db: sqlite3.Connection, row_id: int, clean: int, pace: Pace) -> Plan:
+def _plan(db: sqlite3.Connection, row_id: int, clean: int, end: int, pace: Pace) -> Plan:
     latest: dict[bytes, int] = {}
     size = 0
-    end = clean
-    for row in _rows(db, row_id, clean, 1 << 62):
+    planned = clean
+    for row in _rows(db, row_id, clean, end):
         for record in _keys(_blob(db, row_id, row.base), row, row_id):
             if record.key is not None:
                 if record.key not in latest:
                     size += len(record.key)
                 latest[record.key] = record.offset
-        end = row.next
+        planned = row.next
         if len(latest) >= MAP_KEYS or size >= MAP_BYTES:
             break
         pace.rest()
-    return Plan(latest, end)
+    return Plan(latest, planned)
 
 
 def _keys(blob: bytes, row: Row, row_id: int) -> list[Keyed]:
@@ -126,16 +126,17 @@ def _windows(
 ) -> Iterator[list[Row]]:
     """Runs of adjacent rows that are rewritten together: small ones are merged.
 
-    Rows that may hold young tombstones merge only with rows about as old, because the merged row takes the youngest
-    one's age and the tombstones in it would otherwise live for ever.
+    Rows that may hold young tombstones merge only with rows of the same hour (for a retention of a day), because the
+    merged row takes the youngest one's age and the tombstones in it would otherwise live for ever.
     """
+    hour_ms = max(1, retention_ms // 24)
     window: list[Row] = []
     records = size = 0
     for row in _rows(db, row_id, 0, end):
         young = row.written_ms >= horizon_ms
         if window and (
             size + row.size > WINDOW_BYTES
-            or (young and row.written_ms - min(r.written_ms for r in window) > retention_ms // 24)
+            or (young and row.written_ms // hour_ms != window[-1].written_ms // hour_ms)
             or records + row.records > 4 * ROW_RECORDS
         ):
             yield window

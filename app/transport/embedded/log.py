@@ -20,6 +20,8 @@ from tables.log import TopicPartition
 #: Kafka's rule for topic names.
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 MAX_PARTITIONS = 1024
+#: Options that the cleaner reads, and their values.
+NUMBERS = {"retention.ms": r"-1|\d{1,18}", "retention.bytes": r"-1|\d{1,18}", "delete.retention.ms": r"\d{1,18}"}
 
 
 class Topic(NamedTuple):
@@ -226,7 +228,9 @@ def validate(name: str, config: Mapping[str, str]) -> None:
     policies = set(config.get("cleanup.policy", "delete").split(","))
     if not policies <= {"delete", "compact"}:
         raise LogError(f"{name}: cleanup.policy {config['cleanup.policy']!r}; use delete, compact or both with a comma")
-    for option in ("retention.ms", "retention.bytes", "delete.retention.ms"):
-        value = config.get(option, "-1")
-        if not re.fullmatch(r"-1|\d{1,18}", value):
-            raise LogError(f"{name}: {option} {value!r}; use a whole number, or -1 for no limit")
+    for option, pattern in NUMBERS.items():
+        value = config.get(option)
+        if value is not None and not re.fullmatch(pattern, value):
+            raise LogError(
+                f"{name}: {option} {value!r}; use a whole number{', or -1 for no limit' * ('-1' in pattern)}"
+            )

@@ -58,7 +58,7 @@ class KafkaClient:
     async def __aexit__(self, *exc: object) -> None:
         admin, producer, self._admin, self._producer = self._admin, self._producer, None, None
         if producer is not None:
-            await producer.stop()
+            await produce.stop(producer)
         if admin is not None:
             await admin.close()
 
@@ -144,11 +144,7 @@ class KafkaClient:
         async with self._producer_starts:
             if self._producer is None:
                 producer = produce.producer(self.connection, "client")
-                try:
-                    await producer.start()
-                except BaseException:
-                    await producer.stop()
-                    raise
+                await produce.start(producer)
                 self._producer = producer
             return self._producer
 

@@ -8,7 +8,7 @@ from time import monotonic
 
 import aiokafka
 
-from app.transport.kafka import raw
+from app.transport.kafka import internals
 from app.transport.kafka.connection import Connection
 from app.transport.kafka.failures import translated
 from app.transport.kafka.metadata import partition_counts
@@ -27,11 +27,11 @@ _PUBLIC_WAIT_SECONDS = 0.05
 class KafkaReader:
     """A :class:`tables.log.LogReader` on Kafka.
 
-    ``whole_fetches`` takes fetch results in one go (see :mod:`app.transport.kafka.raw`); otherwise records come through
+    ``whole_fetches`` takes fetch results in one go (see :mod:`app.transport.kafka.internals`); otherwise records come through
     aiokafka's public interface, at more than twice the CPU.
     """
 
-    def __init__(self, connection: Connection, *, whole_fetches: bool = raw.UNSUPPORTED is None) -> None:
+    def __init__(self, connection: Connection, *, whole_fetches: bool = internals.UNSUPPORTED is None) -> None:
         self._connection = connection
         self._whole_fetches = whole_fetches
         self._consumer: aiokafka.AIOKafkaConsumer | None = None
@@ -113,14 +113,14 @@ class KafkaReader:
     async def _take(self, consumer: aiokafka.AIOKafkaConsumer, deadline: float) -> list[Slice]:
         """Whole fetch results; waits for the next fetch if there is none."""
         fetcher = consumer._fetcher
-        taken = raw.take(fetcher, self._positions)
+        taken = internals.take(fetcher, self._positions)
         if not taken:
             waiter = fetcher._create_fetch_waiter()
             try:
                 await asyncio.wait([waiter], timeout=max(0.0, deadline - monotonic()))
             finally:
                 waiter.cancel()
-            taken = raw.take(fetcher, self._positions)
+            taken = internals.take(fetcher, self._positions)
         return [Slice(TopicPartition(*tp), part.records, part.next_offset) for tp, part in taken.items()]
 
     async def _get(self, consumer: aiokafka.AIOKafkaConsumer, deadline: float) -> list[Slice]:

@@ -1,0 +1,196 @@
+"""Faust's Kafka consumer, delivering lane partitions as batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import aiokafka
+from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from faust.transport.drivers import aiokafka as base
+from faust.types import TP
+
+from app.settings import ProcessingGuarantee
+from app.transport.batches import LaneConsumerMixin
+from app.transport.kafka import internals, membership
+from app.transport.kafka.fetching import FETCH_WAIT_MS, Fetching
+from app.transport.kafka.watch import Watch
+from models.errors import LogUnavailable
+from tables.log import TopicPartition
+
+if TYPE_CHECKING:
+    from app.application import FamulusApp
+    from app.transport.kafka.driver import Transport
+
+log = logging.getLogger(__name__)
+
+#: Records of one partition in one fetch, in bytes (a larger record comes alone), and of all of them.
+PARTITION_FETCH_BYTES = 1 << 20
+FETCH_BYTES = 16 << 20
+#: Time between two fetches: a quarter of the time between two commits, within these bounds in seconds.
+SMALLEST_WINDOW, LARGEST_WINDOW = 0.010, 0.025
+
+
+class ConsumerThread(base.AIOKafkaConsumerThread):
+    """The thread that talks to the broker."""
+
+    app: FamulusApp
+    consumer: Consumer
+    transport: Transport
+    _fetching: Fetching | None = None
+    _watching: asyncio.Task[None] | None = None
+    _lease: membership.LeasedCoordinator | None = None
+
+    # -- life
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        consumer = self._ensure_consumer()
+        self._fetching = Fetching(
+            consumer, lambda: self.consumer.seek_epoch, whole_fetches=self.transport.whole_fetches
+        )
+        self._fetching.use_window(self._window())
+        if not self.app.client_only:
+            self._lease = membership.lease(consumer._coordinator)
+            watch = Watch(consumer, lambda: self._fetching.lane_topics if self._fetching else (), self._fatal)
+            self._watching = asyncio.get_running_loop().create_task(watch.run())
+
+    async def on_thread_stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        await super().on_thread_stop()
+
+    def _window(self) -> float:
+        settings = self.app.settings
+        if settings.processing_guarantee is not ProcessingGuarantee.EXACTLY_ONCE:
+            return SMALLEST_WINDOW
+        return min(LARGEST_WINDOW, max(SMALLEST_WINDOW, settings.commit_interval.total_seconds() / 4))
+
+    def _fatal(self, error: BaseException, where: str) -> None:
+        self.parent_loop.call_soon_threadsafe(self.app.fatal, error, where)
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        conf = self.app.conf
+        # Faust's own assignor also where there is no table of Faust's: partitions of the same number of all topics stay together.
+        self._assignor = self.app.assignor
+        return aiokafka.AIOKafkaConsumer(
+            **self.transport.connection.arguments("consumer"),
+            group_id=conf.id,
+            group_instance_id=conf.consumer_group_instance_id,
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset=conf.consumer_auto_offset_reset,
+            isolation_level="read_committed",
+            max_poll_records=conf.broker_max_poll_records,
+            # An agent may take its time: whether records move on is watched elsewhere.
+            max_poll_interval_ms=2**31 - 1,
+            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+            fetch_max_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            session_timeout_ms=int(1000 * membership.SESSION_SECONDS),
+            heartbeat_interval_ms=int(1000 * membership.HEARTBEAT_SECONDS),
+            rebalance_timeout_ms=int(1000 * membership.REBALANCE_SECONDS),
+            metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
+        )
+
+    def _create_client_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        return aiokafka.AIOKafkaConsumer(
+            **self.transport.connection.arguments("client"),
+            enable_auto_commit=False,
+            auto_offset_reset=self.app.conf.consumer_auto_offset_reset,
+            isolation_level="read_committed",
+        )
+
+    # -- fetching
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        if self._fetching is not None:
+            self._fetching.subscribed(frozenset(self.consumer.lane_topics()))
+        await super().subscribe(topics)
+
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP] | None,
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> Mapping[Any, Any]:
+        if not self.consumer.flow_active:
+            return {}
+        if consumer._closed or self._fetching is None:
+            raise ConsumerStoppedError
+        active = active_partitions if active_partitions is not None else consumer.assignment()
+        return await self._fetching.fetch(set(active), timeout or 0.0, max_records)
+
+    def wake(self) -> None:
+        """From any thread: look at what has been fetched."""
+        fetching, loop = self._fetching, self.thread_loop
+        if fetching is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(fetching.wake)
+
+    # -- the group
+
+    @property
+    def owned(self) -> bool:
+        """Whether the group has confirmed this member within its session.  Unknown counts as yes: then only the group's own timing helps."""
+        return self._lease is None or monotonic() < self._lease.lease_end
+
+    async def commit_lanes(self, offsets: Mapping[TopicPartition, int]) -> None:
+        await self.call_thread(self._commit_lanes, offsets)
+
+    async def _commit_lanes(self, offsets: Mapping[TopicPartition, int]) -> None:
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        mine = {
+            aiokafka.TopicPartition(*tp): OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if aiokafka.TopicPartition(*tp) in assigned
+        }
+        if not mine:
+            return
+        try:
+            await consumer.commit(mine)
+        except KafkaError as error:
+            log.info("the group's offsets were not committed (%s); the lanes do not depend on them", error)
+
+
+class Consumer(LaneConsumerMixin, base.Consumer):
+    """Runs in the application's loop and delegates to its thread."""
+
+    _thread: ConsumerThread
+    transport: Transport
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def wake_fetch(self) -> None:
+        self._thread.wake()
+
+    # -- what the sink asks (app.transport.kafka.sink.Membership)
+
+    async def hold(self) -> None:
+        waited = False
+        while not self._thread.owned:
+            if self.should_stop:
+                raise LogUnavailable("the worker is stopping and the group has not confirmed its partitions")
+            if not waited:
+                waited = True
+                log.warning("the group has not answered within the session: nothing is written until it does")
+            await asyncio.sleep(0.02)
+
+    async def commit_lanes(self, offsets: Mapping[TopicPartition, int]) -> None:
+        if self._thread.started and not self.should_stop:
+            await self._thread.commit_lanes(offsets)
+
+
+def explain_fallback() -> None:
+    """Say once why records go through aiokafka's public interface."""
+    if internals.UNSUPPORTED is not None:
+        log.warning(
+            "%s: records go through its public interface, at twice the CPU; install the version of setup.cfg",
+            internals.UNSUPPORTED,
+        )

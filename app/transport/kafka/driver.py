@@ -1,0 +1,66 @@
+"""Faust's transport on Kafka with batch lanes: ``broker="kafka://HOST:PORT,..."``.
+
+Registered in setup.cfg (entry point group ``faust.transports``) under a name of its own, so that a plain Faust application in the same
+environment keeps Faust's driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from faust.transport.drivers import aiokafka as base
+from faust.types import AppT
+from yarl import URL
+
+from agents.transport import PartSink
+from app.settings import ProcessingGuarantee
+from app.transport.kafka import internals
+from app.transport.kafka.connection import Connection
+from app.transport.kafka.consumer import Consumer, explain_fallback
+from app.transport.kafka.sink import KafkaPartSink
+
+if TYPE_CHECKING:
+    from app.application import FamulusApp
+
+
+class Producer(base.Producer):
+    """Faust's producer, for plain agents, connecting as everything of ours does."""
+
+    transport: Transport
+
+    def _settings_default(self) -> Mapping[str, Any]:
+        settings = dict(super()._settings_default())
+        for name in ("bootstrap_servers", "client_id", "security_protocol"):
+            settings.pop(name, None)
+        return settings
+
+    def _settings_auth(self) -> Mapping[str, Any]:
+        return self.transport.connection.arguments("producer")
+
+
+class Transport(base.Transport):
+    """Opens nothing before the app starts."""
+
+    Consumer = Consumer
+    Producer = Producer
+
+    #: whether fetch results are taken whole
+    whole_fetches = internals.UNSUPPORTED is None
+
+    def __init__(self, url: list[URL], app: AppT, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        super().__init__(url, app, loop)
+        settings = cast("FamulusApp", app).settings
+        self.connection = Connection(settings.broker, settings.credentials)
+
+    def part_sink(self) -> PartSink:
+        """Where the lanes of this worker commit."""
+        explain_fallback()
+        app = cast("FamulusApp", self.app)
+        return KafkaPartSink(
+            self.connection,
+            app.conf.id,
+            cast(Consumer, app.consumer),
+            exactly_once=app.settings.processing_guarantee is ProcessingGuarantee.EXACTLY_ONCE,
+        )

@@ -1,0 +1,46 @@
+"""The consumer group: how long a member counts, and a coordinator that knows how long ago it was last confirmed."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+
+from app.transport.kafka import internals
+
+#: A worker that the group has not heard of for so long is out of it, and its partitions go to others.
+SESSION_SECONDS = 10.0
+HEARTBEAT_SECONDS = 1.0
+#: Time for all members to give their partitions back when somebody comes or goes.
+REBALANCE_SECONDS = 20.0
+
+
+class LeasedCoordinator(GroupCoordinator):  # type: ignore[misc]
+    """aiokafka's coordinator of a group member, which notes until when nobody else can own the member's partitions.
+
+    The broker waits ``session`` seconds from the last heartbeat that it got, and it got it after we sent it.
+    """
+
+    #: on this machine's monotonic clock
+    lease_end = 0.0
+
+    async def _do_heartbeat(self) -> Any:
+        sent = monotonic()
+        confirmed = await super()._do_heartbeat()
+        # During a rebalance the broker answers heartbeats, too, but our partitions may be given away.
+        if confirmed and not self._rejoin_needed_fut.done():
+            self.lease_end = sent + self._session_timeout_ms / 1000
+        return confirmed
+
+    async def _on_join_complete(self, *args: Any, **kwargs: Any) -> Any:
+        # Only until the heartbeats go on.
+        self.lease_end = monotonic() + 2 * self._heartbeat_interval_ms / 1000
+        return await super()._on_join_complete(*args, **kwargs)
+
+
+def lease(coordinator: Any) -> LeasedCoordinator | None:
+    """Have the coordinator note its lease; ``None`` where aiokafka's inside is not what we know."""
+    if internals.UNSUPPORTED is None and type(coordinator) is GroupCoordinator:
+        coordinator.__class__ = LeasedCoordinator
+    return coordinator if isinstance(coordinator, LeasedCoordinator) else None

@@ -1,0 +1,186 @@
+"""Sealed parts of a lane, made durable on Kafka.
+
+*Exactly once:* outputs, changelog rows with their marker and the source offset are one transaction of the partition's own producer.
+
+*At least once:* outputs first, and when they are stored, rows and marker in one record batch, which is atomic; rows that do not fit into
+one batch go into a transaction.  State is exact either way; outputs that were stored before a crash may be written again, with the same
+ids.  Nothing fences a plain producer, so a part is written only while the group still counts this worker as a member.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+import aiokafka
+
+from agents.transport import SealedPart
+from app.transport.kafka import produce
+from app.transport.kafka.client import KafkaClient
+from app.transport.kafka.connection import Connection
+from app.transport.kafka.failures import translated
+from models.errors import LogUnavailable, UnknownTopic
+from tables.log import TopicPartition
+
+#: At least once commits the group's offsets for tools and lag monitors only: the marker is what counts.
+OFFSET_COMMIT_SECONDS = 1.0
+
+
+class Membership(Protocol):
+    """What the sink asks of the consumer group."""
+
+    async def hold(self) -> None:
+        """Wait until the group has lately confirmed this worker as the owner of its partitions."""
+
+    async def commit_lanes(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit the group's offsets; a failure is only logged."""
+
+
+class KafkaPartSink:
+    """A :class:`agents.transport.PartSink` on Kafka."""
+
+    def __init__(self, connection: Connection, app_id: str, membership: Membership, *, exactly_once: bool) -> None:
+        self._connection = connection
+        self._app_id = app_id
+        self._membership = membership
+        self._exactly_once = exactly_once
+        self._client: KafkaClient | None = None
+        self._counts: dict[str, int] = {}
+        self._opening = asyncio.Lock()
+        self._producers: dict[tuple[str, TopicPartition], aiokafka.AIOKafkaProducer] = {}
+        #: At least once: one producer for the plain batches of all partitions, so that a request carries those of many.
+        self._plain: aiokafka.AIOKafkaProducer | None = None
+        #: producers whose last part failed or was given up
+        self._retired: list[aiokafka.AIOKafkaProducer] = []
+        self._offsets: dict[TopicPartition, int] = {}
+        self._committing: asyncio.Task[None] | None = None
+
+    # -- partitions come and go
+
+    async def open(self, uid: str, source: TopicPartition) -> None:
+        """Take the partition over: whoever wrote in transactions before cannot any more, and what it left open is aborted."""
+        with translated(f"taking over {uid} partition {source.partition}"):
+            async with self._opening:
+                await self._open_shared()
+            transactional_id = f"{self._app_id}-{uid}-{source.partition}"
+            producer = produce.producer(
+                self._connection, f"{uid}-{source.partition}", transactional_id=transactional_id
+            )
+            await produce.start(producer)
+            before = self._producers.pop((uid, source), None)
+            self._producers[uid, source] = producer
+            if before is not None:
+                await produce.stop(before)
+
+    async def _open_shared(self) -> None:
+        if self._client is None:
+            client = KafkaClient(self._connection.url, self._connection.credentials)
+            await client.__aenter__()
+            self._client = client
+        self._counts = await self._client.topics()
+        if not self._exactly_once and self._plain is None:
+            plain = produce.producer(self._connection, "lanes")
+            await produce.start(plain)
+            self._plain = plain
+            self._committing = asyncio.get_running_loop().create_task(self._commit_offsets())
+
+    async def close(self, uid: str, source: TopicPartition) -> None:
+        producer = self._producers.pop((uid, source), None)
+        self._offsets.pop(source, None)
+        retired, self._retired = self._retired, []
+        for one in filter(None, [producer, *retired]):
+            await produce.stop(one)
+        if not self._producers:
+            await self._close_shared()
+
+    async def _close_shared(self) -> None:
+        plain, client, committing = self._plain, self._client, self._committing
+        self._plain = self._client = self._committing = None
+        if committing is not None:
+            committing.cancel()
+            await asyncio.gather(committing, return_exceptions=True)
+        if plain is not None:
+            await produce.stop(plain)
+        if client is not None:
+            await client.__aexit__()
+
+    def partitions(self, topic: str) -> int:
+        """Raises :class:`models.errors.UnknownTopic`."""
+        try:
+            return self._counts[topic]
+        except KeyError:
+            raise UnknownTopic(
+                f"there is no topic {topic}; the worker creates its topics when it starts: start it again"
+            ) from None
+
+    # -- parts
+
+    async def write(self, part: SealedPart) -> int:
+        producer = self._producers.get((part.uid, part.source))
+        if producer is None:
+            raise LogUnavailable(f"operator {part.uid!r}: the sink of {part.source} is not open")
+        write = self._write_once if self._exactly_once else self._write_plain
+        with translated(f"writing {part.uid} partition {part.source.partition}"):
+            try:
+                return await write(producer, part)
+            except BaseException:
+                # Whatever happened, memory is ahead of the log now: this producer must not write another part.
+                del self._producers[part.uid, part.source]
+                self._retired.append(producer)
+                raise
+
+    async def _write_once(self, producer: aiokafka.AIOKafkaProducer, part: SealedPart) -> int:
+        await producer.begin_transaction()
+        sent = await _send_outputs(producer, part)
+        sent += await produce.send(producer, part.changelog, produce.fill(producer, _rows(part)))
+        # Stored before the offsets are added: with AddOffsetsToTxn under way the broker's check of a partition's first produce fails with a
+        # retriable error, which costs a back-off.
+        bases = await produce.stored(sent)
+        await producer.send_offsets_to_transaction(
+            {aiokafka.TopicPartition(*part.source): part.next_offset}, self._app_id
+        )
+        await producer.commit_transaction()
+        return bases[-1] + sent[-1].count
+
+    async def _write_plain(self, producer: aiokafka.AIOKafkaProducer, part: SealedPart) -> int:
+        plain = self._plain
+        if plain is None:
+            raise LogUnavailable(f"operator {part.uid!r}: the sink of {part.source} is closed")
+        await self._membership.hold()
+        await produce.stored(await _send_outputs(plain, part))
+        batches = produce.fill(plain, _rows(part))
+        await self._membership.hold()
+        if len(batches) == 1:
+            next_offset = await _next_offset(await produce.send(plain, part.changelog, batches))
+        else:
+            await producer.begin_transaction()
+            rows = await produce.send(producer, part.changelog, produce.fill(producer, _rows(part)))
+            next_offset = await _next_offset(rows)
+            await producer.commit_transaction()
+        self._offsets[part.source] = part.next_offset
+        return next_offset
+
+    async def _commit_offsets(self) -> None:
+        while True:
+            await asyncio.sleep(OFFSET_COMMIT_SECONDS)
+            offsets, self._offsets = self._offsets, {}
+            if offsets:
+                await self._membership.commit_lanes(offsets)
+
+
+async def _send_outputs(producer: aiokafka.AIOKafkaProducer, part: SealedPart) -> list[produce.Sending]:
+    sent: list[produce.Sending] = []
+    for tp, outputs in part.outputs.items():
+        entries = [(key, value, headers, part.timestamp_ms) for key, value, headers in outputs]
+        sent += await produce.send(producer, tp, produce.fill(producer, entries))
+    return sent
+
+
+def _rows(part: SealedPart) -> list[produce.NewEntry]:
+    return [(key, value, None, part.timestamp_ms) for key, value in part.rows]
+
+
+async def _next_offset(rows: list[produce.Sending]) -> int:
+    bases = await produce.stored(rows)
+    return bases[-1] + rows[-1].count
