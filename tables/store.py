@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from models.time import Millis
 from tables.changelog import (
     MARKER_PREFIX,
     META_PREFIX,
@@ -42,6 +43,9 @@ class StoredRows(Protocol):
     def take(self, key: bytes) -> KeyRows:
         """A key's rows for a handle that keeps the value from now on."""
 
+    def take_whole(self, key: bytes) -> bytes | None:
+        """As ``take``, for kinds that have no parts."""
+
     def look(self, key: bytes) -> KeyRows:
         """A key's rows, for somebody who only looks."""
 
@@ -63,8 +67,12 @@ class StateStore(Protocol):
     """
 
     markers: dict[str, Marker]
-    #: where reading the changelog goes on
+    #: where the changelog goes on after what is in the store
     next_offset: int
+    #: where to begin reading it again: the last part once more, which proves by its origin row that it is the same changelog
+    resume_offset: int
+    #: wall clock (ms) when the rows were last known to be all there is, 0 never
+    saved_ms: Millis
     #: names the changelog that the rows come from, "" before anything was read
     origin: str
     #: whether handles report values that were mutated in place (tests)
@@ -86,6 +94,9 @@ class StateStore(Protocol):
 
     def dump(self) -> Iterator[Row]:
         """The stored rows, as changelog rows."""
+
+    def reset(self) -> None:
+        """Forget everything, for the changelog to be read from its beginning.  Before any handle is bound."""
 
     def close(self) -> None: ...
 
@@ -124,6 +135,9 @@ class ColdRows:
     def take(self, key: bytes) -> KeyRows:
         return self.whole.pop(key, None), self.parts.pop(key, None)
 
+    def take_whole(self, key: bytes) -> bytes | None:
+        return self.whole.pop(key, None)
+
     def look(self, key: bytes) -> KeyRows:
         return self.whole.get(key), self.parts.get(key)
 
@@ -147,8 +161,15 @@ class StoreMeta:
     def __init__(self, *, check_mutations: bool = False) -> None:
         self.markers: dict[str, Marker] = {}
         self.next_offset = 0
+        self.resume_offset = 0
+        self.saved_ms: Millis = 0
         self.origin = ""
         self.check_mutations = check_mutations
+
+    def clear_meta(self) -> None:
+        self.markers.clear()
+        self.next_offset = self.resume_offset = self.saved_ms = 0
+        self.origin = ""
 
     def read_meta(self, key: bytes, value: bytes | None) -> None:
         """Take note of a row that is no state row; unknown ones are of a newer version and left alone."""
@@ -196,7 +217,7 @@ class PartitionStore(StoreMeta):
         """The handles' values are the state."""
 
     def committed(self, rows: Sequence[Row], next_offset: int) -> None:
-        self.next_offset = next_offset
+        self.resume_offset, self.next_offset = self.next_offset, next_offset
 
     def dump(self) -> Iterator[Row]:
         for name, cold in self.states.items():
@@ -206,6 +227,10 @@ class PartitionStore(StoreMeta):
             for key, parts in cold.parts.items():
                 for part, value in parts.items():
                     yield prefix + key + part_suffix(part), value
+
+    def reset(self) -> None:
+        self.states.clear()
+        self.clear_meta()
 
     def close(self) -> None:
         """Nothing is open."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeAlias
 
 from models.errors import StateError
 from models.time import Millis, millis
@@ -86,17 +86,21 @@ CleanupType.BACKGROUND = CleanupType()
 CleanupType.FULL_SNAPSHOT = CleanupType("full-snapshot")
 
 
+class _Choices:
+    """So that importing ``Ttl`` is enough to name its choices."""
+
+    Update: TypeAlias = UpdateType
+    Visibility: TypeAlias = VisibilityType
+    Cleanup: TypeAlias = CleanupType
+    Time: TypeAlias = TimeDomain
+
+
 @dataclass(frozen=True)
-class Ttl:
+class Ttl(_Choices):
     """Time to live of a state's rows, of each list element and of each map entry.
 
     ``ValueState(T, ttl=Ttl(timedelta(hours=2)))``.  Raises :class:`models.errors.StateError` for a duration under one millisecond.
     """
-
-    Update = UpdateType
-    Visibility = VisibilityType
-    Cleanup = CleanupType
-    Time = TimeDomain
 
     duration: timedelta
     update: UpdateType = UpdateType.ON_CREATE_AND_WRITE

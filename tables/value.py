@@ -66,7 +66,7 @@ class ValueState(KeyedState, Generic[T]):
         """The key's value from the store, kept in memory from now on."""
         if key in self._dirty:  # written or cleared since it was stored: the stored row is history
             return self._rows.get(key)
-        row = self._cold.take(key.encode())[0]
+        row = self._cold.take_whole(key.encode())
         if row is None:
             return None
         value = self._rows[key] = self._decoded(row, key)

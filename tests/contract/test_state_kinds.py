@@ -212,7 +212,7 @@ def test_a_state_restarted_between_every_two_steps_equals_its_model(kind: str, s
     bed = Bed(declare, stores(store))
     model: Model = {}
     now = START
-    for number in range(250):
+    for number in range(250 if store == "memory" else 80):  # opening a database takes its time
         now += rng.randrange(400)
         bed.at(now)
         key = rng.choice(KEYS)

@@ -280,8 +280,8 @@ def test_list_elements_and_map_entries_expire_one_by_one(time: Ttl.Time, store: 
         bed = Bed(declare, made.another())
         model: list[tuple[int, int]] = []
         now = START
-        for number in range(200):
-            now += rng.randrange(1200) if number % 100 < 90 else 4 * TTL
+        for number in range(200 if store == "memory" else 80):
+            now += rng.randrange(1200) if number % 50 < 45 else 4 * TTL
             bed.at(now)
             for _ in range(rng.choice((0, 1, 2, 20))):
                 late = now - rng.choice((0, 0, 3000)) if time is EVENT else now
