@@ -249,10 +249,6 @@ class FamulusApp(faust.App):
                     topics[topic] = None
         return list(topics)
 
-    async def on_started(self) -> None:
-        self.add_future(self._fill_alerts())
-        await super().on_started()
-
     async def _fill_alerts(self) -> None:
         if any(spec.output == TopicNames.ALERTS for spec in self.operators):
             reader = self.client().reader()
@@ -293,6 +289,8 @@ class FamulusApp(faust.App):
                 for partition, store in stores.items():
                     lane.open(partition, store)
                     await replay_source(lane, partition, self.client().reader())
+            # Only now: a spare that has waited must show what was alerted meanwhile, too.
+            self.add_future(self._fill_alerts())
         except asyncio.CancelledError:
             raise
         except Exception as exc:

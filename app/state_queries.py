@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from agents.lane import Lane, LanePartition
 from app.queries import OperatorInfo, StateAnswer, StateInfo, StatePage
@@ -17,6 +17,10 @@ from tables.state import KeyedState, declared_states
 
 if TYPE_CHECKING:
     from app.application import FamulusApp
+
+
+#: keys looked at before the loop gets its turn
+SCAN_STEP = 20_000
 
 
 class LocalStateQueries:
@@ -40,22 +44,26 @@ class LocalStateQueries:
     async def list(self, operator: str, state: str, prefix: str, limit: int, cursor: str | None) -> StatePage:
         lane = self._lane(operator)
         self._declared(lane, state)
-        wanted = (
-            (key, number)
-            for number, opened in lane.partitions.items()
-            for key in opened.task.states[state].stored_keys()
-            if key.startswith(prefix) and (cursor is None or key > cursor)
-        )
-        found = heapq.nsmallest(limit + 1, wanted)
-        answers = [
-            self._answer(
-                lane, state, key, lane.partitions[number].task.states[state].look(key), lane.partitions[number]
-            )
-            for key, number in found[:limit]
-        ]
+        found: list[tuple[str, int]] = []
+        for number in list(lane.partitions):
+            opened = lane.partitions.get(number)
+            if opened is None:
+                continue
+            keys = list(opened.task.states[state].stored_keys())
+            for start in range(0, len(keys), SCAN_STEP):
+                wanted = (key for key in keys[start : start + SCAN_STEP] if key.startswith(prefix))
+                after = ((key, number) for key in wanted if cursor is None or key > cursor)
+                found = heapq.nsmallest(limit + 1, chain(found, after))
+                await asyncio.sleep(0)  # records go on being processed between two steps
+        answers = []
+        for key, number in found[:limit]:
+            opened = lane.partitions.get(number)
+            value = None if opened is None else opened.task.states[state].look(key)
+            if opened is not None and value is not None:
+                answers.append(self._answer(lane, state, key, value, opened))
         return StatePage(
             answers=answers,
-            cursor=answers[-1].key if len(found) > limit else None,
+            cursor=found[limit - 1][0] if len(found) > limit else None,
             partial=len(lane.partitions) < self._count(lane),
         )
 
@@ -109,7 +117,7 @@ class LocalStateQueries:
             operator=lane.spec.uid,
             state=state,
             key=key,
-            value=_shown(value),
+            value=value,
             partition=opened.tp.partition,
             source_offset=opened.next_offset,
             watermark=opened.task.context.watermark_ms,
@@ -130,14 +138,3 @@ class LocalStateQueries:
             watermarks=lane.watermarks(),
             lag=lag,
         )
-
-
-def _shown(value: Any) -> Any:
-    """A state's value as JSON shows it: records by field name, also those that are stored as arrays."""
-    if isinstance(value, msgspec.Struct):
-        return {field: _shown(getattr(value, field)) for field in value.__struct_fields__}
-    if isinstance(value, dict):
-        return {str(key): _shown(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_shown(item) for item in value]
-    return msgspec.to_builtins(value)
