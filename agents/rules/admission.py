@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -18,6 +19,7 @@ from agents.rules.tree import Node, walk
 from models.errors import RuleRefused
 from models.rules import Rule
 
+_live: WeakValueDictionary[str, Condition] = WeakValueDictionary()
 #: Faults of one condition that are shown, at most.
 _SHOWN = 3
 _decoder = msgspec.json.Decoder(Rule)
@@ -96,9 +98,21 @@ def admit(rule: Rule) -> AdmittedRule:
         raise RuleRefused(f"rule {rule.rule_id}: {error}", line=error.line, column=error.column) from None
 
 
-@lru_cache(maxsize=4096)
 def condition_of(text: str) -> Condition:
-    """The meaning of a condition's text, from a bounded cache; raises :class:`RuleRefused`."""
+    """The meaning of a condition's text; raises :class:`RuleRefused`.
+
+    One object per text, however many rules and books hold it; those used last are kept even if nobody does, for the sake of
+    rules that go and come back.
+    """
+    condition = _live.get(text)
+    if condition is None:
+        condition = _live[text] = understood(text)
+    return condition
+
+
+@lru_cache(maxsize=512)
+def understood(text: str) -> Condition:
+    """:func:`condition_of` without looking at what is in use."""
     if len(text) > bounds.MAX_TEXT_BYTES or len(text.encode()) > bounds.MAX_TEXT_BYTES:
         raise RuleRefused(f"the condition is longer than {bounds.MAX_TEXT_BYTES} bytes; make several rules of it")
     if not text.strip():

@@ -16,6 +16,8 @@ from models.time import Millis
 
 #: Rules that are there at once.
 MAX_RULES = 20_000
+#: Bytes of all their conditions; a parsed condition takes some fifty times its text.
+MAX_CONDITION_BYTES = 4 << 20
 #: Deleted rules whose version counter is remembered one by one.
 MAX_DELETED = 20_000
 #: Versions that are remembered: of one rule, and of all rules beyond the present ones.
@@ -40,6 +42,7 @@ class RuleBook:
         self._deleted: dict[str, None] = {}
         #: highest version of the deleted rules that were forgotten: where the versions of an unknown rule begin
         self._floor = 0
+        self._condition_bytes = 0
         self._ruleset = RuleSet()
         self._changes: dict[str, AdmittedRule | None] = {}
         self._digest: str | None = None
@@ -61,8 +64,15 @@ class RuleBook:
             )
         if name not in self._admitted and len(self._admitted) >= MAX_RULES:
             raise RuleRefused(f"rule {name}: there are already {MAX_RULES} rules; delete some first")
+        size = self._condition_bytes + len(rule.when.encode()) - self._size_of(name)
+        if size > MAX_CONDITION_BYTES:
+            raise RuleRefused(
+                f"rule {name}: with it all conditions would take {size} bytes, at most {MAX_CONDITION_BYTES} are taken; "
+                "delete some rules first"
+            )
         version = rule.version or latest + 1
         admitted = admit(msgspec.structs.replace(rule, version=version))
+        self._condition_bytes = size
         self._admitted[name] = admitted
         self._deleted.pop(name, None)
         self._changes[name] = admitted
@@ -73,6 +83,7 @@ class RuleBook:
             known = self._versions.get(name)
             return known[-1] if known else RuleVersion(name, 0, None, timestamp_ms, offset)
         step = RuleVersion(name, self._latest(name) + 1, None, timestamp_ms, offset)
+        self._condition_bytes -= self._size_of(name)
         del self._admitted[name]
         self._changes[name] = None
         self._deleted[name] = None
@@ -85,6 +96,10 @@ class RuleBook:
             for version in versions:
                 self._past.pop((forgotten, version.version), None)
         return step
+
+    def _size_of(self, name: str) -> int:
+        admitted = self._admitted.get(name)
+        return len(admitted.rule.when.encode()) if admitted else 0
 
     def _latest(self, name: str) -> int:
         versions = self._versions.get(name)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
-from agents.rules import compiler
+from agents.rules import compiler, translation
 from agents.rules.admission import AdmittedRule, admit
 from agents.rules.compiler import CHUNK_RULES, RuleSet, compiled, source_of
 from models.history import HistoryEntry
@@ -41,10 +41,10 @@ def fired(rules: RuleSet, tx: Transaction, past: Past | None = None) -> list[str
     return [firing.rule_id for firing in rules.judge(tx, past_of(tx) if past is None else past) or ()]
 
 
-def outcome(when: str, **fields: object) -> bool | str:
+def outcome(when: str) -> bool | str:
     """True, False, or the run-time error's text."""
     rules = RuleSet([rule("R", when)])
-    hit = fired(rules, transaction(**fields)) == ["R"]
+    hit = fired(rules, transaction()) == ["R"]
     return rules.last_errors["R"] if rules.errors["R"] else hit
 
 
@@ -198,7 +198,7 @@ def test_history_is_computed_once_for_all_rules_and_only_when_it_is_asked_for(mo
         asked.append(stop - begin)
         return 7.0
 
-    monkeypatch.setattr(compiler, "NAMESPACE", {**compiler.NAMESPACE, "_sum_amount": counted})
+    monkeypatch.setattr(compiler, "NAMESPACE", {**translation.NAMESPACE, "_sum_amount": counted})
     rules = RuleSet([rule(name, "amount > 5.0 && sum_amount(duration('1h')) > 5.0") for name in "abc"])
     assert fired(rules, transaction(1.0)) == []
     assert asked == []
@@ -332,7 +332,7 @@ def test_the_generated_source_holds_no_text_of_a_rule_but_literals() -> None:
 
 
 def test_generated_code_has_no_builtins() -> None:
-    namespace: dict[str, object] = dict(compiler.NAMESPACE)
+    namespace: dict[str, object] = dict(translation.NAMESPACE)
     exec("def probe(): return __import__('os')", namespace)
     probe = namespace["probe"]
     assert callable(probe)
