@@ -50,9 +50,9 @@ def lint(file: IO[bytes], as_json: bool) -> None:
     if as_json:
         problems = [problem._asdict() for problem in found.problems]
         print_json({"ok": not problems, "rules": [rule.rule_id for rule in found.rules], "problems": problems})
-    _refuse(file.name, found, as_json)
+    _refuse(_name(file), found, as_json)
     if not as_json:
-        click.echo(f"{file.name}: {_count(len(found.rules), 'rule')} fine")
+        click.echo(f"{_name(file)}: {_count(len(found.rules), 'rule')} fine")
 
 
 @rules.command()
@@ -67,7 +67,7 @@ def put(file: IO[bytes], as_json: bool) -> None:
                | famulus rules put -
     """
     found = _read(file)
-    _refuse(file.name, found, as_json)
+    _refuse(_name(file), found, as_json)
 
     async def put_all(service: RuleService) -> list[RuleVersion]:
         return [await service.put(rule) for rule in found.rules]
@@ -164,10 +164,15 @@ async def _service() -> AsyncIterator[RuleService]:
         yield service
 
 
+def _name(file: IO[bytes]) -> str:
+    name = getattr(file, "name", "<stdin>")
+    return "standard input" if name == "<stdin>" else str(name)
+
+
 def _read(file: IO[bytes]) -> RuleFile:
     text = file.read(MAX_FILE + 1)
     if len(text) > MAX_FILE:
-        raise Failure(f"{file.name}: larger than {MAX_FILE} bytes; split it")
+        raise Failure(f"{_name(file)}: larger than {MAX_FILE} bytes; split it")
     return read_rules(text)
 
 
