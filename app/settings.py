@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from app.transport.credentials import Credentials, SaslMechanism, SecurityProtocol
 from app.transport.embedded.location import locate
 from models.errors import SettingsError
 from models.time import millis
@@ -29,6 +30,10 @@ JOBS = ("fraud",)
 _APP_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
 _PASSWORD = re.compile(r"(?i)(://[^/@:\s]*:)\S*(@)|\b((?:password|passwd|secret|token)=)[^&'\s]*")
+
+
+#: Fields that are a secret from the first to the last character.
+_PASSWORDS = frozenset({"kafka_sasl_password"})
 
 
 class ProcessingGuarantee(enum.StrEnum):
@@ -59,8 +64,18 @@ class Settings:
     savepoint_url: str = "var/savepoints"
     #: A record this far ahead of this machine's clock is a bad record.
     max_drift: timedelta = timedelta(hours=2)
+    #: Name of this program in the broker's logs, metrics and quotas.
+    client_id: str = "famulus"
+    kafka_security_protocol: SecurityProtocol = SecurityProtocol.PLAINTEXT
+    kafka_sasl_mechanism: SaslMechanism = SaslMechanism.PLAIN
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: str | None = None
+    kafka_ssl_cafile: Path | None = None
+    kafka_ssl_certfile: Path | None = None
+    kafka_ssl_keyfile: Path | None = None
 
     def __post_init__(self) -> None:
+        _ = self.credentials  # refuses what does not go together
         _refuse_what_this_version_lacks(self)
         if self.tokens_file is None and not is_loopback(self.web_bind):
             raise SettingsError(
@@ -82,6 +97,20 @@ class Settings:
         return cls(**{field: value for field, value in values.items() if value is not None})
 
     @property
+    def credentials(self) -> Credentials:
+        """How clients of a Kafka broker show who they are."""
+        return Credentials(
+            client_id=self.client_id,
+            protocol=self.kafka_security_protocol,
+            mechanism=self.kafka_sasl_mechanism,
+            username=self.kafka_sasl_username,
+            password=self.kafka_sasl_password,
+            ca_file=self.kafka_ssl_cafile,
+            cert_file=self.kafka_ssl_certfile,
+            key_file=self.kafka_ssl_keyfile,
+        )
+
+    @property
     def web_url(self) -> str:
         """Where the web server of a local worker answers."""
         host = f"[{self.web_bind}]" if ":" in self.web_bind else self.web_bind
@@ -89,12 +118,17 @@ class Settings:
 
     def shown(self) -> dict[str, str]:
         """Variable name -> value as text, secrets masked, unset ones left out."""
-        values = {variable.name: getattr(self, variable.field) for variable in VARIABLES}
-        return {name: masked(_text(value)) for name, value in values.items() if value is not None}
+        shown = {}
+        for variable in VARIABLES:
+            value = getattr(self, variable.field)
+            if value is not None:
+                shown[variable.name] = "***" if variable.field in _PASSWORDS else masked(_text(value))
+        return shown
 
     def __repr__(self) -> str:
-        inner = ", ".join(f"{f.name}={masked(repr(getattr(self, f.name)))}" for f in fields(self))
-        return f"Settings({inner})"
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values |= {name: "***" for name in _PASSWORDS if values[name] is not None}
+        return f"Settings({', '.join(f'{name}={masked(repr(value))}' for name, value in values.items())})"
 
 
 def _refuse_what_this_version_lacks(settings: Settings) -> None:
@@ -312,4 +346,14 @@ VARIABLES = (
     Variable("FAMULUS_REDIS_URL", "redis_url", _url("redis", "rediss", "unix"), "redis://HOST:PORT/DB", secret=True),
     Variable("FAMULUS_SAVEPOINT_URL", "savepoint_url", _savepoint, "a folder, s3://, gs:// or az://"),
     Variable("FAMULUS_MAX_DRIFT_MS", "max_drift", _milliseconds(0, 366 * 86_400_000), "milliseconds from 0 to a year"),
+    Variable("FAMULUS_CLIENT_ID", "client_id", _app_id, "1 to 100 of A-Z a-z 0-9 . _ -, not starting with a dot"),
+    Variable(
+        "FAMULUS_KAFKA_SECURITY_PROTOCOL", "kafka_security_protocol", SecurityProtocol, ", ".join(SecurityProtocol)
+    ),
+    Variable("FAMULUS_KAFKA_SASL_MECHANISM", "kafka_sasl_mechanism", SaslMechanism, ", ".join(SaslMechanism)),
+    Variable("FAMULUS_KAFKA_SASL_USERNAME", "kafka_sasl_username", str, "a user name"),
+    Variable("FAMULUS_KAFKA_SASL_PASSWORD", "kafka_sasl_password", str, "a password", secret=True),
+    Variable("FAMULUS_KAFKA_SSL_CAFILE", "kafka_ssl_cafile", _file, "a PEM file"),
+    Variable("FAMULUS_KAFKA_SSL_CERTFILE", "kafka_ssl_certfile", _file, "a PEM file"),
+    Variable("FAMULUS_KAFKA_SSL_KEYFILE", "kafka_ssl_keyfile", _file, "a PEM file"),
 )
