@@ -205,7 +205,7 @@ class RuleSet:
         stale: dict[int, dict[str, AdmittedRule]] = {}
         for name, admitted in changes.items():
             place = _place(name, size)
-            rules = stale.get(place) or dict(self._chunks[place].rules)
+            rules = stale[place] if place in stale else dict(self._chunks[place].rules)
             if admitted is not None and admitted.rule.active:
                 if rules.get(name) == admitted:
                     continue

@@ -287,6 +287,11 @@ def test_a_change_that_changes_nothing_is_the_same_set() -> None:
     assert rules.with_changes({"a": rule("a", "amount > 1"), "b": None, "c": rule("c", "true", active=False)}) is rules
 
 
+def test_changes_that_empty_the_set_and_fill_it_again_all_count() -> None:
+    rules = RuleSet([rule("a", "true")]).with_changes({"a": None, "b": rule("b", "true")})
+    assert fired(rules, transaction()) == ["b"]
+
+
 def test_counts_go_on_over_changes_and_leave_with_their_rule() -> None:
     rules = RuleSet([rule("a", "true"), rule("b", "1 / 0 == 1")])
     assert fired(rules, transaction()) == ["a"]
