@@ -283,8 +283,7 @@ class FamulusApp(faust.App):
                 missing = sorted(wanted - set(lane.partitions))
                 if not missing:
                     continue
-                for partition in missing:
-                    await lane.fence(partition)
+                await asyncio.gather(*(lane.fence(partition) for partition in missing))
                 stores = await self.restorer.restore(lane.changelog, missing)
                 for partition, store in stores.items():
                     lane.open(partition, store)
@@ -357,8 +356,8 @@ class FamulusApp(faust.App):
 
 
 def _driver(url: Any) -> Any:
-    """Transport class for a broker's address: ours, where Faust has one of the same scheme, too."""
-    return by_name({"kafka": "famulus-kafka"}.get(url.scheme, url.scheme))
+    """Transport class for a broker's address: our own also where Faust has one for the same scheme."""
+    return by_name({"kafka": "app.transport.kafka.driver:Transport"}.get(url.scheme, url.scheme))
 
 
 def _exit_hard(error: BaseException, grace: timedelta) -> None:

@@ -1,7 +1,6 @@
 """Faust's transport on Kafka with batch lanes: ``broker="kafka://HOST:PORT,..."``.
 
-Registered in setup.cfg (entry point group ``faust.transports``) under a name of its own, so that a plain Faust application in the same
-environment keeps Faust's driver.
+Not registered with Faust, whose own driver has the scheme: a plain Faust application in the same environment keeps that one.
 """
 
 from __future__ import annotations
