@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import BinaryIO
@@ -54,9 +55,16 @@ async def lines_of(stream: BinaryIO) -> AsyncIterator[Lines]:
 
 
 def _reader_of(stream: BinaryIO) -> Callable[[], bytes]:
-    """Reads what there is, at least one byte unless the input has ended."""
-    take: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
-    return lambda: take(CHUNK)
+    """Reads what there is, at least one byte unless the input has ended.
+
+    Past Python's buffer where there is a descriptor: the buffer's lock, held by a thread that waits for input, would
+    make the interpreter abort when it ends.
+    """
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # a stream in memory
+        return lambda: stream.read(CHUNK)
+    return lambda: os.read(descriptor, CHUNK)
 
 
 class _Splitter:

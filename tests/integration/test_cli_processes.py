@@ -193,6 +193,26 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(tmp_path: Path) 
         assert reader.stderr.read() == b""
 
 
+def test_an_input_that_waits_can_be_interrupted_and_what_came_is_stored(tmp_path: Path) -> None:
+    env = clean_env(tmp_path)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([FAMULUS, "produce", "clicks"], stdin=pipe, stdout=pipe, stderr=pipe, env=env) as producer:
+        assert producer.stdin is not None
+        assert producer.stdout is not None
+        assert producer.stderr is not None
+        producer.stdin.write(b'{"value":1}\n')
+        producer.stdin.flush()
+
+        def stored() -> bool:
+            return any(topic["records"] for topic in json.loads(run(env, "topics", "--json").stdout))
+
+        until(stored, within=20, what="the record is stored")
+        producer.send_signal(signal.SIGINT)
+        assert producer.wait(10) == 1
+        assert producer.stdout.read() == b"1 records produced to clicks\n"
+        assert producer.stderr.read() == b"created topic clicks with 4 partitions\nfamulus: interrupted\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_endless_traffic_ends_with_its_totals_when_it_is_stopped(tmp_path: Path, number: int) -> None:
     env = clean_env(tmp_path)
