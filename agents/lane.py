@@ -18,7 +18,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from agents.operator.driver import Broadcasts, OperatorTask
@@ -43,7 +43,7 @@ class LaneOptions:
     app_version: str
     commit_interval: timedelta
     max_drift: timedelta
-    clock: Clock = SystemClock()
+    clock: Clock = field(default_factory=SystemClock)
     #: records collected in one part before the source has to wait
     max_part_records: int = 32_768
 

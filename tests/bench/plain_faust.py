@@ -63,7 +63,12 @@ async def fraud(stream: faust.Stream[Transaction]) -> None:
         for rule_id in fired(tx, window):
             await alerts.send(
                 key=tx.user_id.encode(),
-                value={"rule_id": rule_id, "user_id": tx.user_id, "transaction_id": tx.transaction_id, "timestamp": tx.timestamp},
+                value={
+                    "rule_id": rule_id,
+                    "user_id": tx.user_id,
+                    "transaction_id": tx.transaction_id,
+                    "timestamp": tx.timestamp,
+                },
             )
 
 

@@ -84,7 +84,7 @@ async def read_topic(broker: str, topic: str) -> dict[int, list[bytes]]:
             tps = [TopicPartition(topic, number) for number in range(await reader.partitions(topic))]
             ends = await reader.end_offsets(tps)
             left = {tp for tp in tps if ends[tp]}
-            reader.assign({tp: 0 for tp in left})
+            reader.assign(dict.fromkeys(left, 0))
             deadline = time.monotonic() + 60
             while left and time.monotonic() < deadline:
                 for part in await reader.poll(1.0):

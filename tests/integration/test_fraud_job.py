@@ -69,7 +69,7 @@ class Log:
                 try:
                     tps = [TopicPartition(topic, n) for n in range(await reader.partitions(topic))]
                     left = {tp: end for tp, end in (await reader.end_offsets(tps)).items() if end}
-                    reader.assign({tp: 0 for tp in left})
+                    reader.assign(dict.fromkeys(left, 0))
                     found = []
                     while left:
                         for part in await reader.poll(1.0):
@@ -165,7 +165,8 @@ BAD = {
     "NaN": b'{"transaction_id":"b","user_id":"user1","amount":NaN,"timestamp":1}',
     "Infinity": b'{"transaction_id":"b","user_id":"user1","amount":Infinity,"timestamp":1}',
     "a number beyond doubles": b'{"transaction_id":"b","user_id":"user1","amount":1e999,"timestamp":1}',
-    "nested 20,000 deep": b'{"transaction_id":"b","user_id":"user1","amount":1,"timestamp":1,"attributes":' + b"[" * 20_000,
+    "nested 20,000 deep": b'{"transaction_id":"b","user_id":"user1","amount":1,"timestamp":1,"attributes":'
+    + b"[" * 20_000,
     "deep in an unknown field": b'{"transaction_id":"b","user_id":"user1","amount":1,"timestamp":1,"x":'
     + b"[" * 20_000
     + b"]" * 20_000
@@ -187,7 +188,11 @@ def test_bad_records_go_to_the_dead_letters_with_a_reason_and_their_neighbours_a
         good += 1
         log.append(
             "user-transactions",
-            [(b"user1", json.dumps(tx(good)).encode()), (b"user1", bad), (b"user1", json.dumps(tx(good + 1000)).encode())],
+            [
+                (b"user1", json.dumps(tx(good)).encode()),
+                (b"user1", bad),
+                (b"user1", json.dumps(tx(good + 1000)).encode()),
+            ],
         )
     log.append("user-transactions", [(None, json.dumps(tx(500)).encode()), (b"other", json.dumps(tx(501)).encode())])
     until(lambda: len(log.alerts()) >= 2 * good, within=20, what="every good neighbour raised its alert")
@@ -215,7 +220,7 @@ def test_a_refused_rule_goes_to_its_dead_letters_once_and_the_running_rules_stay
         letters = until(
             lambda: len(found := log.read(dlq_topic("fraud-rules"))) == 2 and found, within=10, what="two dead letters"
         )
-        assert all(b"RuleRefused" == dict(letter.headers)["error-class"] for letter in letters)
+        assert all(dict(letter.headers)["error-class"] == b"RuleRefused" for letter in letters)
         assert [rule["rule_id"] for rule in worker.get("/v1/rules")["rules"]] == ["HIGH_VALUE"]
         worker.stop()
         worker.start()

@@ -130,7 +130,7 @@ async def test_a_part_holds_outputs_rows_and_a_marker_for_the_same_records(bench
     store = PartitionStore()
     store.apply([HarnessRecord(i, 0, k, v) for i, (k, v) in enumerate(part.rows)], len(part.rows))
     assert store.markers["numbers"].next_offset == 3
-    assert {name for name in store.states} == {"total", "seen"}
+    assert set(store.states) == {"total", "seen"}
 
 
 async def test_the_marker_is_the_last_row_of_a_part(bench: Bench) -> None:
@@ -225,7 +225,7 @@ async def test_outputs_go_by_their_key_where_the_topic_has_another_number_of_par
     await bench.give(1, first=0, key="foobar")
     (part,) = await bench.drained()
     # Kafka's own test vector: murmur2("foobar") is -790332482, so 1357151166 % 5 after the sign bit is cleared.
-    assert [tp for tp in part.outputs] == [TopicPartition("sums", 1)]
+    assert list(part.outputs) == [TopicPartition("sums", 1)]
 
 
 async def test_state_goes_on_from_a_restored_store(bench: Bench) -> None:
