@@ -15,7 +15,6 @@ _LOGLEVEL = ("-l", "--loglevel")
     cls=Command,
     context_settings={
         "ignore_unknown_options": True,
-        "allow_interspersed_args": False,
         "help_option_names": ["--help"],
     },
 )

@@ -52,6 +52,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         if name.startswith("FAMULUS_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("FAMULUS_BROKER", f"embedded://{tmp_path}/log?synchronous=off")
+    # Not set, and not set any more after a command that sets it.
+    monkeypatch.setenv("FAMULUS_JOBS", "")
     monkeypatch.chdir(tmp_path)
 
     def call(*args: str, stdin: str | bytes = b"") -> Ended:
@@ -120,8 +122,9 @@ def test_a_bad_setting_is_one_line_that_names_it_and_exit_code_2(
     assert "FAMULUS_COMMIT_INTERVAL_MS=soon" in ended.err
 
 
-def test_an_unknown_job_is_a_bad_setting(cli: Cli) -> None:
-    ended = cli("worker", "--jobs", "lottery")
+@pytest.mark.parametrize("args", [("--jobs", "lottery"), ("-l", "debug", "--jobs=lottery", "--without-web")])
+def test_an_unknown_job_is_a_bad_setting(cli: Cli, args: tuple[str, ...]) -> None:
+    ended = cli("worker", *args)
     assert ended.code == 2
     assert "FAMULUS_JOBS=lottery" in ended.err
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import VARIABLES, ProcessingGuarantee, Settings, kafka_hosts, masked
+from app import topology
+from app.settings import JOBS, VARIABLES, ProcessingGuarantee, Settings, kafka_hosts, masked
 from models.errors import SettingsError
 
 
@@ -76,6 +77,10 @@ def test_every_variable_sets_its_own_field() -> None:
 
 def test_every_field_has_a_variable() -> None:
     assert {field.name for field in dataclasses.fields(Settings)} == {variable.field for variable in VARIABLES}
+
+
+def test_the_jobs_that_can_be_chosen_are_those_of_the_topology() -> None:
+    assert tuple(topology.JOBS) == JOBS
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
