@@ -120,11 +120,16 @@ def _ask(text: str, *, parse_only: bool) -> Node:
 
 def _faults(answer: str) -> list[Fault]:
     found = _FAULT.findall(answer)
-    # Depth is the one thing that the parser reports without a place.
-    if answer.startswith("CANCELLED: Expression recursion limit") or any(int(line) < 1 for line, _, _ in found):
+    # Without a place come the depth and remarks such as "more errors were truncated".
+    placeless = [message for line, _, message in found if int(line) < 1]
+    if answer.startswith("CANCELLED: Expression recursion limit") or any(
+        "recursion depth" in said for said in placeless
+    ):
         return [Fault(1, 1, "nested deeper than 32 levels; take it apart into several rules")]
     faults = []
     for line, column, message in found:
+        if int(line) < 1:
+            continue
         hint = next((f"; {hint}" for pattern, hint in _HINTS if pattern.search(message)), "")
         message = message.removesuffix(" [INVALID_ARGUMENT]").replace(" (in container '')", "")
         printable = "".join(c if c.isprintable() else "\ufffd" for c in message)

@@ -168,6 +168,15 @@ def test_promotion_keeps_the_authors_text() -> None:
     assert condition_of("amount > 10000").text == "amount > 10000"
 
 
+def test_many_whole_numbers_are_promoted_at_once() -> None:
+    assert fires("||".join(["amount>1"] * 200), 2.0)
+
+
+def test_of_many_faults_the_first_three_are_shown() -> None:
+    said = str(refusal("&&".join(["foo"] * 30)))
+    assert said.count("undeclared reference") == 3
+
+
 def test_whole_numbers_that_divide_each_other_stay_whole() -> None:
     assert "no matching overload" in str(refusal("amount > 7 / 2"))
 
@@ -192,6 +201,7 @@ def test_an_int_is_still_an_int_beside_ints() -> None:
         ("1 in [" + ",".join(["1"] * 513) + "]", "a list holds at most 512"),
         ("(" * 40 + "true" + ")" * 40, "nested deeper than 32 levels"),
         ("1" + "+1" * 40 + " == 41", "nested deeper than 32 levels"),
+        ("'" + "?" * 4000, "token recognition error"),
         ("[1, 2].all(x, x > 0)", "not part of rules; use 'in'"),
         ("[1, 2].exists(x, x == 1)", "not part of rules; use 'in'"),
         ("[1].exists_one(x, x == 1)", "not part of rules; use 'in'"),
