@@ -20,7 +20,7 @@ from typing import Any
 from app.transport.client import NewRecord, connect
 from models.topics import TopicNames, spec_of
 from tables.log import TopicPartition
-from tests.fault.failing_worker import POINTS
+from tests.fault.failing_worker import KAFKA_POINTS, POINTS
 from tests.support.oracle import STANDARD_RULES, decided, decisions
 from tests.support.waiting import until
 from tests.support.worker import ROOT, Worker
@@ -158,7 +158,8 @@ def _produce_beside(broker: str, count: int, seed: int, *, slow: int) -> subproc
 
 def _one_life(worker: Worker, chance: random.Random, report: Report) -> None:
     """Start the worker and see it killed: at a failpoint, or at a random time."""
-    kind = chance.choice([*POINTS, "random"])
+    kafka = KAFKA_POINTS if worker.broker.startswith("kafka://") else ()
+    kind = chance.choice([*POINTS, *kafka, "random"])
     worker.env.pop("FAILPOINT", None)
     if kind != "random":
         worker.env["FAILPOINT"] = f"{kind}:{chance.randrange(1, 12)}"

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 POINTS = ("after-fetch", "after-state-write", "before-write", "after-write", "after-cut", "during-recovery")
+#: Within a part's way to Kafka: records sent, offsets added to the transaction, transaction about to be committed, committed.
+KAFKA_POINTS = ("kafka-after-send", "kafka-after-offsets", "kafka-before-commit", "kafka-after-commit")
 
 
 def _die() -> None:
@@ -65,10 +67,31 @@ def install(point: str, times: int) -> None:
         after(Lane, "_cut")
     elif point == "during-recovery":
         before(PartitionStore, "apply")
+    elif point in KAFKA_POINTS:
+        _in_a_transaction(point, passed)
     elif point in ("before-write", "after-write"):
         _around_write(Lane, passed, first=point == "before-write")
     else:
-        raise SystemExit(f"no failpoint {point!r}; there are {', '.join(POINTS)}")
+        raise SystemExit(f"no failpoint {point!r}; there are {', '.join(POINTS + KAFKA_POINTS)}")
+
+
+def _in_a_transaction(point: str, passed: Callable[[], None]) -> None:
+    from aiokafka import AIOKafkaProducer
+
+    method = {"kafka-after-send": "send_batch", "kafka-after-offsets": "send_offsets_to_transaction"}.get(
+        point, "commit_transaction"
+    )
+    original = getattr(AIOKafkaProducer, method)
+
+    async def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if point == "kafka-before-commit":
+            passed()
+        result = await original(self, *args, **kwargs)
+        if point != "kafka-before-commit":
+            passed()
+        return result
+
+    setattr(AIOKafkaProducer, method, patched)
 
 
 def _around_write(lane: type, passed: Callable[[], None], *, first: bool) -> None:

@@ -62,6 +62,8 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
     async def on_thread_stop(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
+        if self._lease is not None:
+            self._lease.leave_for_good()
         await super().on_thread_stop()
 
     def _window(self) -> float:
@@ -80,7 +82,7 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
         return aiokafka.AIOKafkaConsumer(
             **self.transport.connection.arguments("consumer"),
             group_id=conf.id,
-            group_instance_id=conf.consumer_group_instance_id,
+            group_instance_id=conf.consumer_group_instance_id or membership.instance_id(self.app.settings.web_port),
             partition_assignment_strategy=[self._assignor],
             enable_auto_commit=False,
             auto_offset_reset=conf.consumer_auto_offset_reset,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from time import monotonic
 from typing import Any
 
@@ -16,6 +18,14 @@ HEARTBEAT_SECONDS = 1.0
 REBALANCE_SECONDS = 20.0
 
 
+def instance_id(web_port: int) -> str:
+    """Name of this member that survives a restart: the group gives a worker that was killed its partitions back without a rebalance.
+
+    Two workers of a machine have different ports; more on one port could not start at all.
+    """
+    return f"{re.sub(r'[^A-Za-z0-9._-]', '-', platform.node())[:200]}-{web_port}"
+
+
 class LeasedCoordinator(GroupCoordinator):  # type: ignore[misc]
     """aiokafka's coordinator of a group member, which notes until when nobody else can own the member's partitions.
 
@@ -24,6 +34,10 @@ class LeasedCoordinator(GroupCoordinator):  # type: ignore[misc]
 
     #: on this machine's monotonic clock
     lease_end = 0.0
+
+    def leave_for_good(self) -> None:
+        """Have an orderly end tell the group, so that others take over at once; a killed worker is waited for, to come back."""
+        self._group_instance_id = None
 
     async def _do_heartbeat(self) -> Any:
         sent = monotonic()
