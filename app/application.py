@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from importlib.metadata import entry_points, version
-from typing import Any
+from typing import Any, cast
 
 import faust
 from faust.app.base import BootStrategy
@@ -25,8 +25,10 @@ from agents.transport import PartSink, SealedPart
 from app.alerts import AlertFeed
 from app.broadcasts import BroadcastReader
 from app.health import LIVE, READY, STARTUP, Health
+from app.members import Members, reachable_url
 from app.metrics import LaneCollector
 from app.recovery import LaneTableManager, StateRestorer, assigned_partitions, replay_source
+from app.routed_queries import RoutedStateQueries
 from app.rulebook import RuleService
 from app.settings import ProcessingGuarantee, Settings
 from app.state_queries import LocalStateQueries
@@ -48,7 +50,7 @@ class LaneBootStrategy(BootStrategy):
     app: Any
 
     def web_server(self) -> Iterable[ServiceT]:
-        services: list[ServiceT] = list(self.app.broadcast_readers)
+        services: list[ServiceT] = [*self.app.broadcast_readers, self.app.members]
         if self._should_enable_web():
             for entry in entry_points(group="famulus.web"):
                 services.append(entry.load()(self.app, loop=self.app.loop, beacon=self.app.beacon))
@@ -95,7 +97,9 @@ class FamulusApp(faust.App):
             stream_recovery_delay=0.0,
             autodiscover=False,
         )
-        self.state_queries = LocalStateQueries(self)
+        self.local_queries = LocalStateQueries(self)
+        self.members = Members(settings.app_id, self.client, self._own_url, beacon=self.beacon)
+        self.state_queries = RoutedStateQueries(self.local_queries, self.members, lambda: cast(Any, self.http_client))
         self.restorer = StateRestorer(lambda: self.client().reader())
         for spec in operators:
             self._add_operator(spec)
@@ -127,8 +131,8 @@ class FamulusApp(faust.App):
         table = StateTable(self, uid=spec.uid, partitions=partitions)
         self.tables.add(table)
         store = table.operator_store
-        store.look = lambda key: self.state_queries.look_all(lane, key)
-        store.stored_keys = lambda: self.state_queries.all_keys(lane)
+        store.look = lambda key: self.local_queries.look_all(lane, key)
+        store.stored_keys = lambda: self.local_queries.all_keys(lane)
         topic = LaneTopic(self, topics=[spec.source.topic], partitions=partitions, value_type=bytes, key_type=bytes)
         self._add_agent(topic, lane)
         self.lanes.append(lane)
@@ -199,6 +203,9 @@ class FamulusApp(faust.App):
             self._sink = sink
         return self._sink
 
+    def _own_url(self) -> str:
+        return reachable_url(str(self.conf.web_bind), int(self.conf.web_port))
+
     def _seek_epoch(self) -> int:
         consumer: Any = self.consumer
         return int(consumer.seek_epoch)
@@ -233,6 +240,7 @@ class FamulusApp(faust.App):
             await client.create_topic(
                 lane.changelog, _partitions(lane.spec.source.topic), {"cleanup.policy": "compact"}
             )
+        await client.create_topic(self.members.topic, 1, {"cleanup.policy": "compact"})
         await super().on_start()
 
     def _topics(self) -> list[str]:
@@ -262,6 +270,8 @@ class FamulusApp(faust.App):
 
     async def on_stop(self) -> None:
         await super().on_stop()
+        if self._rule_service is not None:
+            await self._rule_service.close()
         if self._client is not None:
             await self._client.__aexit__(None, None, None)
 
@@ -288,6 +298,7 @@ class FamulusApp(faust.App):
                 for partition, store in stores.items():
                     lane.open(partition, store)
                     await replay_source(lane, partition, self.client().reader())
+            await self.members.claim({lane.spec.uid: sorted(lane.partitions) for lane in self.lanes})
             # Only now: a spare that has waited must show what was alerted meanwhile, too.
             self.add_future(self._fill_alerts())
         except asyncio.CancelledError:
@@ -320,6 +331,7 @@ class FamulusApp(faust.App):
         await super()._stop_consumer()
         if self._fatal_error is None:
             await self._close_lanes()
+            await self.members.leave()
 
     # -- what the worker shows
 
