@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -77,3 +78,8 @@ class StateQueries(Protocol):
 
     async def list(self, operator: str, state: str, prefix: str, limit: int, cursor: str | None) -> StatePage:
         """At most ``limit`` keys that start with ``prefix`` and, with ``cursor``, come after that key."""
+
+
+def cursor_of(key: str) -> str:
+    """The cursor, as it travels in a URL, of a page that ended with ``key``."""
+    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")

@@ -83,6 +83,21 @@ class LocalStateQueries:
                 keys.update(state.stored_keys())
             yield from keys
 
+    def count(self, operator: str) -> int:
+        """Partitions of the operator, over all workers."""
+        return self._count(self._lane(operator))
+
+    def partitions(self, operator: str) -> set[int]:
+        """Partitions of the operator that this worker has."""
+        return set(self._lane(operator).partitions)
+
+    def partition(self, operator: str, key: str) -> int:
+        """Partition that a key belongs to."""
+        return partition_of(key.encode(), self.count(operator))
+
+    def owns(self, operator: str, key: str) -> bool:
+        return self.partition(operator, key) in self._lane(operator).partitions
+
     def _lane(self, operator: str) -> Lane:
         for lane in self._app.lanes:
             if lane.spec.uid == operator:

@@ -7,6 +7,7 @@ import binascii
 
 from aiohttp import web
 
+from app.queries import cursor_of
 from web.problems import Problem
 from web.routing import Query
 
@@ -34,7 +35,7 @@ def limit_of(request: web.Request, default: int, maximum: int) -> int:
 
 def cursor_after(name: str | None) -> str | None:
     """The cursor of a page in name order that ended with ``name``."""
-    return None if name is None else base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+    return None if name is None else cursor_of(name)
 
 
 def name_after(request: web.Request) -> str | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from app.queries import StateAnswer, StatePage
+from app.routed_queries import FORWARDED, caller, forwarded
 from models.time import NO_TIME, Millis
 from web.encoding import answer, encode, plain
 from web.paging import CURSOR, cursor_after, limit_of, limit_query, name_after
@@ -50,6 +51,7 @@ def routes(services: Services) -> Sequence[Route]:
     async def one(request: web.Request) -> web.StreamResponse:
         names = request.match_info
         _must_exist(services, names["operator"], names["state"])
+        _tell_who_asks(request)
         found = await services.queries.get(names["operator"], names["state"], names["key"])
         return answer(_value(found))
 
@@ -57,6 +59,7 @@ def routes(services: Services) -> Sequence[Route]:
         operator, state = request.match_info["operator"], request.match_info["state"]
         limit, cursor = limit_of(request, DEFAULT_LIMIT, MAX_LIMIT), name_after(request)
         _must_exist(services, operator, state)
+        _tell_who_asks(request)
         found = await services.queries.list(operator, state, request.query.get("prefix", ""), limit, cursor)
         items, last = _within(found, PAGE_BYTES)
         body = {
@@ -95,6 +98,12 @@ def routes(services: Services) -> Sequence[Route]:
             problems=(400, 404, 503),
         ),
     ]
+
+
+def _tell_who_asks(request: web.Request) -> None:
+    """What a query to another worker must carry on; each request has a context of its own."""
+    caller.set(request.headers.get(hdrs.AUTHORIZATION))
+    forwarded.set(FORWARDED in request.headers)
 
 
 def _must_exist(services: Services, operator: str, state: str) -> None:

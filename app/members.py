@@ -1,0 +1,125 @@
+"""Who owns which partition: each worker says so on a small compacted topic, and every worker reads it.
+
+The topic is ``APP-members``, one partition; key = a worker's name, value = its address and partitions as JSON.  A partition belongs to
+whoever claimed it last, so the claims of a worker that died are overruled by those of the worker that took over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from mode import Service
+
+from app.transport.client import BrokerClient, NewRecord
+from models.errors import FamulusError
+from tables.log import TopicPartition
+
+log = logging.getLogger(__name__)
+
+
+class Claim(msgspec.Struct):
+    """What one worker owns: operator uid to partition numbers, and where its web server answers."""
+
+    url: str
+    partitions: dict[str, list[int]]
+
+
+_decode = msgspec.json.Decoder(Claim).decode
+
+
+def members_topic(app_id: str) -> str:
+    """Name of the application's topic of claims."""
+    return f"{app_id}-members"
+
+
+def reachable_url(bind: str, port: int) -> str:
+    """Where other workers reach a web server bound to ``bind``: a wildcard address means this host's name."""
+    host = socket.gethostname() if bind in ("0.0.0.0", "::", "") else bind
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Members(Service):
+    """Reads everybody's claims and makes this worker's own."""
+
+    def __init__(self, app_id: str, client: Callable[[], BrokerClient], url: Callable[[], str], **options: Any) -> None:
+        self.topic = members_topic(app_id)
+        #: this worker's name; a restarted process is another worker
+        self.name = uuid.uuid4().hex[:12]
+        self._client = client
+        self._url = url
+        self._claims: dict[str, tuple[int, Claim]] = {}
+        super().__init__(**options)
+
+    async def claim(self, partitions: Mapping[str, list[int]]) -> None:
+        """Say that these partitions are this worker's from now on."""
+        value = msgspec.json.encode(Claim(self._url(), dict(partitions)))
+        try:
+            await self._client().append(self.topic, [NewRecord(self.name.encode(), value, partition=0)])
+        except FamulusError as exc:
+            # Queries only: others cannot find this worker's keys until the next assignment.
+            log.warning("the partitions of this worker could not be announced: %s", exc)
+
+    async def leave(self) -> None:
+        """Take the claim back."""
+        try:
+            await self._client().append(self.topic, [NewRecord(self.name.encode(), None, partition=0)])
+        except FamulusError as exc:
+            log.info("the claim of this worker stays until another one overrules it: %s", exc)
+
+    def owner(self, uid: str, partition: int) -> str | None:
+        """Address of the worker that claimed the partition last, ``None`` if nobody did."""
+        claims = [
+            (offset, claim.url) for offset, claim in self._claims.values() if partition in claim.partitions.get(uid, ())
+        ]
+        return max(claims)[1] if claims else None
+
+    def is_own(self, url: str) -> bool:
+        return url == self._url()
+
+    def others(self, uid: str) -> dict[str, set[int]]:
+        """Further workers that own partitions of the operator: address to partition numbers."""
+        owned: dict[str, set[int]] = {}
+        for number in {number for _, claim in self._claims.values() for number in claim.partitions.get(uid, ())}:
+            url = self.owner(uid, number)
+            if url is not None and not self.is_own(url):
+                owned.setdefault(url, set()).add(number)
+        return owned
+
+    @Service.task
+    async def _read(self) -> None:
+        reader = self._client().reader()
+        await reader.start()
+        try:
+            tp = TopicPartition(self.topic, 0)
+            reader.assign(await reader.start_offsets([tp]))
+            while not self.should_stop:
+                for part in await reader.poll(0.5):
+                    for record in part.records:
+                        self._take((record.key or b"").decode(errors="replace"), record.value, record.offset)
+        except asyncio.CancelledError:
+            raise
+        except FamulusError as exc:
+            log.warning("claims of other workers are not read any more, queries stay local: %s", exc)
+        finally:
+            await reader.stop()
+
+    def _take(self, name: str, value: bytes | None, offset: int) -> None:
+        if value is None:
+            self._claims.pop(name, None)
+            return
+        try:
+            self._claims[name] = offset, _decode(value)
+        except msgspec.DecodeError:
+            log.warning("%s@%d is no claim of a worker", self.topic, offset)
+            return
+        # A claim that later ones overrule wholly is of a worker that is gone.
+        for other in [other for other in self._claims if other != name]:
+            claim = self._claims[other][1]
+            if not any(self.owner(uid, n) == claim.url for uid, numbers in claim.partitions.items() for n in numbers):
+                del self._claims[other]
