@@ -146,8 +146,8 @@ def decode(serialized: bytes) -> Answer:
                 entry = _message(value)
                 types[_int(entry.get(1, 0))] = _type(_bytes(entry.get(2, b"")))
         return Answer(_Decoder(types, positions).node(root), checked)
-    except IndexError as error:
-        raise WireError("the message ends too early") from error
+    except (IndexError, UnicodeDecodeError, struct.error) as error:
+        raise WireError(f"broken message: {error}") from error
 
 
 def _positions(data: bytes, positions: dict[int, int]) -> None:
