@@ -131,7 +131,6 @@ class Writer:
                     else:
                         ends.update(transaction.ends)
                         self._unchecked += transaction.size
-                    execute("RELEASE job")
                 execute("COMMIT")
         except (sqlite3.Error, OSError) as exc:
             self._undo()
