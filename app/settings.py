@@ -7,31 +7,21 @@ says what is allowed.
 
 from __future__ import annotations
 
+import difflib
 import enum
-import ipaddress
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from app import setting_values as values
+from app.setting_values import JOBS, is_loopback, kafka_hosts, masked
 from app.transport.credentials import Credentials, SaslMechanism, SecurityProtocol
-from app.transport.embedded.location import locate
 from models.errors import SettingsError
 from models.time import millis
 
 PREFIX = "FAMULUS_"
-KAFKA_PORT = 9092
-#: Names that ``FAMULUS_JOBS`` may list.
-JOBS = ("fraud",)
-
-_APP_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
-_PASSWORD = re.compile(r"(?i)(://[^/@:\s]*:)\S*(@)|\b((?:password|passwd|secret|token)=)[^&'\s]*")
-
-
 #: Fields that are a secret from the first to the last character.
 _PASSWORDS = frozenset({"kafka_sasl_password"})
 
@@ -92,9 +82,11 @@ class Settings:
         known = {name for variable in VARIABLES for name in variable.names()}
         for name in sorted(environ):
             if name.startswith(PREFIX) and name not in known:
-                raise SettingsError(f"{name}: no such setting; there are {', '.join(sorted(known))}")
-        values = {variable.field: variable.read(environ) for variable in VARIABLES}
-        return cls(**{field: value for field, value in values.items() if value is not None})
+                close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+                hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}"
+                raise SettingsError(f"{name}: no such setting; {hint}")
+        given = {variable.field: variable.read(environ) for variable in VARIABLES}
+        return cls(**{field: value for field, value in given.items() if value is not None})
 
     @property
     def credentials(self) -> Credentials:
@@ -126,154 +118,15 @@ class Settings:
         return shown
 
     def __repr__(self) -> str:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values |= {name: "***" for name in _PASSWORDS if values[name] is not None}
-        return f"Settings({', '.join(f'{name}={masked(repr(value))}' for name, value in values.items())})"
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        held |= {name: "***" for name in _PASSWORDS if held[name] is not None}
+        return f"Settings({', '.join(f'{name}={masked(repr(value))}' for name, value in held.items())})"
 
 
 def _refuse_what_this_version_lacks(settings: Settings) -> None:
     """The one place that refuses what the interface promises and this version cannot do yet."""
     if settings.store != "memory://":
         raise SettingsError(f"FAMULUS_STORE={settings.store}: this version keeps state in memory only; use memory://")
-
-
-def masked(text: str) -> str:
-    """``text`` with the password of every URL and of every ``password=...`` in it replaced by ``***``."""
-    return _PASSWORD.sub(lambda m: f"{m[1] or m[3]}***{m[2] or ''}", text)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether binding ``host`` can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def kafka_hosts(broker: str) -> tuple[tuple[str, int], ...]:
-    """Hosts and ports of a ``kafka://`` URL; the port is 9092 where none is given.
-
-    Raises ``ValueError`` with what is wrong.
-    """
-    scheme, separator, rest = broker.partition("://")
-    if scheme != "kafka" or not separator:
-        raise ValueError("not a kafka:// address")
-    if "@" in rest:
-        raise ValueError("a user and password do not belong in the address")
-    return tuple(_host_port(part.strip()) for part in rest.removesuffix("/").split(","))
-
-
-def _host_port(text: str) -> tuple[str, int]:
-    host, separator, port = text.rpartition(":")
-    if text.startswith("["):
-        inner, bracket, tail = text[1:].partition("]")
-        host, separator, port = inner, tail[:1], tail[1:]
-        if not bracket or (tail and separator != ":"):
-            raise ValueError(f"{text!r} lacks its closing bracket")
-        ipaddress.IPv6Address(host)
-    elif not separator:
-        host, port = text, ""
-    if not text.startswith("[") and not _HOST.fullmatch(host):
-        raise ValueError(f"{text!r} is no HOST:PORT")
-    if not separator:
-        return host, KAFKA_PORT
-    return host, _whole(port, 1, 65535)
-
-
-# --- how a value is read from its text; each raises ValueError with what is wrong -------------------------------------
-
-
-def _whole(text: str, low: int, high: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,15}", text) or not low <= int(text) <= high:
-        raise ValueError(f"{text!r} is no whole number from {low} to {high}")
-    return int(text)
-
-
-def _broker(text: str) -> str:
-    scheme, separator, rest = text.partition("://")
-    if separator and scheme == "embedded":
-        if not rest.partition("?")[0].strip("/"):
-            raise ValueError("the path is missing")
-        try:
-            locate(text)
-        except SettingsError as error:
-            raise ValueError(str(error).removeprefix(f"{text}: ")) from None
-        return text
-    if separator and scheme == "kafka":
-        hosts = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in kafka_hosts(text))
-        return f"kafka://{','.join(hosts)}"
-    raise ValueError(f"unknown scheme {scheme!r}" if separator else "no scheme")
-
-
-def _app_id(text: str) -> str:
-    if not _APP_ID.fullmatch(text):
-        raise ValueError("it becomes part of topic names")
-    return text
-
-
-def _jobs(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    unknown = [name for name in names if name not in JOBS]
-    if unknown or not names:
-        raise ValueError(f"unknown job {', '.join(unknown)}" if unknown else "no name in it")
-    return names
-
-
-def _milliseconds(low: int, high: int) -> Callable[[str], timedelta]:
-    return lambda text: timedelta(milliseconds=_whole(text, low, high))
-
-
-def _store(text: str) -> str:
-    if text not in ("memory://", "rocksdb://"):
-        raise ValueError("unknown store")
-    return text
-
-
-def _path(text: str) -> Path:
-    if "\0" in text:
-        raise ValueError("a path has no NUL")
-    return Path(text)
-
-
-def _file(text: str) -> Path:
-    path = _path(text)
-    if not path.is_file():
-        raise ValueError("no such file")
-    return path
-
-
-def _bind(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        if not _HOST.fullmatch(text):
-            raise ValueError("neither an address nor a host name") from None
-        return text
-
-
-def _url(*schemes: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        parts = urlsplit(text)
-        if parts.scheme not in schemes:
-            raise ValueError("unknown scheme")
-        if not parts.hostname and not parts.path.strip("/"):
-            raise ValueError("no host")
-        try:
-            _ = parts.port
-        except ValueError:
-            raise ValueError("bad port") from None
-        return text
-
-    return read
-
-
-def _savepoint(text: str) -> str:
-    scheme, separator, rest = text.partition("://")
-    if separator and (scheme not in ("s3", "gs", "az") or not rest.strip("/")):
-        raise ValueError(f"unknown scheme {scheme!r}" if scheme not in ("s3", "gs", "az") else "no bucket")
-    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,32 +181,44 @@ def _text(value: object) -> str:
 
 
 VARIABLES = (
-    Variable("FAMULUS_BROKER", "broker", _broker, "embedded://PATH or kafka://HOST:PORT,HOST:PORT"),
-    Variable("FAMULUS_APP_ID", "app_id", _app_id, "1 to 100 of A-Z a-z 0-9 . _ -, not starting with a dot"),
-    Variable("FAMULUS_JOBS", "jobs", _jobs, f"a comma list of {', '.join(JOBS)}"),
+    Variable("FAMULUS_BROKER", "broker", values.broker, "embedded://PATH or kafka://HOST:PORT,HOST:PORT"),
+    Variable("FAMULUS_APP_ID", "app_id", values.app_id, "1 to 100 of A-Z a-z 0-9 . _ -, not starting with a dot"),
+    Variable("FAMULUS_JOBS", "jobs", values.job_list, f"a comma list of {', '.join(JOBS)}"),
     Variable(
         "FAMULUS_PROCESSING_GUARANTEE", "processing_guarantee", ProcessingGuarantee, ", ".join(ProcessingGuarantee)
     ),
-    Variable("FAMULUS_COMMIT_INTERVAL_MS", "commit_interval", _milliseconds(1, 60_000), "milliseconds from 1 to 60000"),
-    Variable("FAMULUS_STORE", "store", _store, "memory:// or rocksdb://"),
-    Variable("FAMULUS_DATA_DIR", "data_dir", _path, "a folder"),
-    Variable("FAMULUS_WEB_BIND", "web_bind", _bind, "an address or host name of this machine"),
-    Variable("FAMULUS_WEB_PORT", "web_port", lambda text: _whole(text, 1, 65535), "a port from 1 to 65535"),
-    Variable("FAMULUS_TOKENS_FILE", "tokens_file", _file, "a TOML file"),
     Variable(
-        "FAMULUS_POSTGRES_URL", "postgres_url", _url("postgresql", "postgres"), "postgresql://USER@HOST/DB", secret=True
+        "FAMULUS_COMMIT_INTERVAL_MS", "commit_interval", values.milliseconds(1, 60_000), "milliseconds from 1 to 60000"
     ),
-    Variable("FAMULUS_REDIS_URL", "redis_url", _url("redis", "rediss", "unix"), "redis://HOST:PORT/DB", secret=True),
-    Variable("FAMULUS_SAVEPOINT_URL", "savepoint_url", _savepoint, "a folder, s3://, gs:// or az://"),
-    Variable("FAMULUS_MAX_DRIFT_MS", "max_drift", _milliseconds(0, 366 * 86_400_000), "milliseconds from 0 to a year"),
-    Variable("FAMULUS_CLIENT_ID", "client_id", _app_id, "1 to 100 of A-Z a-z 0-9 . _ -, not starting with a dot"),
+    Variable("FAMULUS_STORE", "store", values.store, "memory:// or rocksdb://"),
+    Variable("FAMULUS_DATA_DIR", "data_dir", values.path, "a folder"),
+    Variable("FAMULUS_WEB_BIND", "web_bind", values.bind, "an address or host name of this machine"),
+    Variable("FAMULUS_WEB_PORT", "web_port", lambda text: values.whole(text, 1, 65535), "a port from 1 to 65535"),
+    Variable("FAMULUS_TOKENS_FILE", "tokens_file", values.file, "a TOML file"),
+    Variable(
+        "FAMULUS_POSTGRES_URL",
+        "postgres_url",
+        values.url("postgresql", "postgres"),
+        "postgresql://USER@HOST/DB",
+        secret=True,
+    ),
+    Variable(
+        "FAMULUS_REDIS_URL", "redis_url", values.url("redis", "rediss", "unix"), "redis://HOST:PORT/DB", secret=True
+    ),
+    Variable("FAMULUS_SAVEPOINT_URL", "savepoint_url", values.savepoint, "a folder, s3://, gs:// or az://"),
+    Variable(
+        "FAMULUS_MAX_DRIFT_MS", "max_drift", values.milliseconds(0, 366 * 86_400_000), "milliseconds from 0 to a year"
+    ),
+    Variable("FAMULUS_CLIENT_ID", "client_id", values.app_id, "1 to 100 of A-Z a-z 0-9 . _ -, not starting with a dot"),
     Variable(
         "FAMULUS_KAFKA_SECURITY_PROTOCOL", "kafka_security_protocol", SecurityProtocol, ", ".join(SecurityProtocol)
     ),
     Variable("FAMULUS_KAFKA_SASL_MECHANISM", "kafka_sasl_mechanism", SaslMechanism, ", ".join(SaslMechanism)),
     Variable("FAMULUS_KAFKA_SASL_USERNAME", "kafka_sasl_username", str, "a user name"),
     Variable("FAMULUS_KAFKA_SASL_PASSWORD", "kafka_sasl_password", str, "a password", secret=True),
-    Variable("FAMULUS_KAFKA_SSL_CAFILE", "kafka_ssl_cafile", _file, "a PEM file"),
-    Variable("FAMULUS_KAFKA_SSL_CERTFILE", "kafka_ssl_certfile", _file, "a PEM file"),
-    Variable("FAMULUS_KAFKA_SSL_KEYFILE", "kafka_ssl_keyfile", _file, "a PEM file"),
+    Variable("FAMULUS_KAFKA_SSL_CAFILE", "kafka_ssl_cafile", values.file, "a PEM file"),
+    Variable("FAMULUS_KAFKA_SSL_CERTFILE", "kafka_ssl_certfile", values.file, "a PEM file"),
+    Variable("FAMULUS_KAFKA_SSL_KEYFILE", "kafka_ssl_keyfile", values.file, "a PEM file"),
 )
+
+__all__ = ["JOBS", "VARIABLES", "ProcessingGuarantee", "Settings", "Variable", "is_loopback", "kafka_hosts", "masked"]

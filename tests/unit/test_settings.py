@@ -88,9 +88,13 @@ def test_an_empty_variable_counts_as_not_set() -> None:
 
 
 def test_an_unknown_variable_is_named_and_the_known_ones_are_listed() -> None:
-    text = refusal(BROKERS="embedded://x")
-    assert text.startswith("FAMULUS_BROKERS: ")
+    text = refusal(COLOUR="red")
+    assert text.startswith("FAMULUS_COLOUR: ")
     assert "FAMULUS_BROKER," in text
+
+
+def test_a_misspelt_variable_is_answered_with_the_one_that_was_meant() -> None:
+    assert refusal(BROKERS="embedded://x") == "FAMULUS_BROKERS: no such setting; did you mean FAMULUS_BROKER?"
 
 
 @pytest.mark.parametrize(
