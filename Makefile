@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help install run kafka test lint bench faults clean
+.PHONY: help install run kafka services test lint bench faults clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ run: install ## start one worker on the embedded log with simulated traffic; pri
 
 kafka: ## start Apache Kafka on this machine (Java 17; KAFKA_HOME or Maven); prints its address
 	@$(PYTHON) -m tests.support.kafka
+
+services: install ## start PostgreSQL and Redis with example profiles; prints their addresses
+	@$(BIN)/python -m tests.support.services
 
 test: install ## run the whole test suite
 	@tests/browser/install.sh

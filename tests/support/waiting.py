@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -19,3 +21,16 @@ def until(condition: Callable[[], T], *, within: float, what: str, every: float 
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within:.0f} s: {what}")
         time.sleep(every)
+
+
+async def until_async(condition: Callable[[], Any], *, within: float, what: str, every: float = 0.02) -> Any:
+    """As :func:`until`, within an event loop; the condition may be a coroutine function."""
+    deadline = time.monotonic() + within
+    while True:
+        asked = condition()
+        value = await asked if inspect.isawaitable(asked) else asked
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within:.0f} s: {what}")
+        await asyncio.sleep(every)
