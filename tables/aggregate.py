@@ -35,9 +35,9 @@ class AggregateFunction(ABC, Generic[I, A, R]):
     def get_result(self, accumulator: A) -> R:
         """What the accumulator amounts to."""
 
-    @abstractmethod
     def merge(self, a: A, b: A) -> A:
-        """One accumulator of two (merging windows)."""
+        """One accumulator of two; only windows that merge (sessions) need it."""
+        raise NotImplementedError
 
 
 def accumulator_type(function: AggregateFunction[Any, Any, Any]) -> Any:

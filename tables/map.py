@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Any, Generic, TypeVar
 
 from tables.changelog import Row, part_suffix
@@ -168,11 +168,16 @@ class MapState(KeyedState, Generic[K, V]):
             if key not in self._rows:
                 yield key
 
-    def stored_rows(self) -> Iterator[Row]:
-        for owner, entries in self._rows.items():
+    def live_rows(self, keys: Sequence[str]) -> list[Row]:
+        rows: list[Row] = []
+        for owner in keys:
             start = self._prefix + owner.encode()
-            for key, value in entries.items():
-                yield start + part_suffix(encode(key)), self._encoded(value)
+            for key, value in self._rows.get(owner, {}).items():
+                rows.append((start + part_suffix(encode(key)), self._encoded(value)))
+        return rows
+
+    def stored_rows(self) -> Iterator[Row]:
+        yield from self.live_rows(list(self._rows))
         for raw in self._cold.all_keys():
             if raw.decode() not in self._rows:
                 for part, row in (self._cold.look(raw)[1] or {}).items():

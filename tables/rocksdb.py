@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from models.errors import StateError, StateUnavailable
 from models.time import Clock, SystemClock
 from tables.changelog import META_PREFIX, NO_PART, SEPARATOR, Row, part_suffix, split_row_key
 from tables.log import Record
-from tables.store import KeyRows, StoreMeta
+from tables.store import KeyRows, LiveRows, StoreMeta
 
 log = logging.getLogger(__name__)
 
@@ -118,13 +118,14 @@ class RocksStore(StoreMeta):
             name, user_key, part = split_row_key(key)
             self.rows(name.decode("ascii")).waiting.setdefault(user_key, {})[part] = self._sealed, value
         for state in self._states.values():
-            for trim in state.caches:
-                trim(self.cached_keys)
+            if state.live is not None:
+                state.live.trim(self.cached_keys)
 
     def committed(self, rows: Sequence[Row], next_offset: int) -> None:
         self._write(rows, next_offset, self.next_offset)
-        for key, _ in rows:
+        for key, value in rows:
             if key.startswith(META_PREFIX):
+                self.read_meta(key, value)
                 continue
             self._committed += 1
             name, user_key, part = split_row_key(key)
@@ -276,14 +277,14 @@ class RocksStore(StoreMeta):
 class RocksRows:
     """Rows of one state (see :class:`tables.store.StoredRows`)."""
 
-    __slots__ = ("_prefix", "_store", "caches", "waiting")
+    __slots__ = ("_prefix", "_store", "live", "waiting")
 
     def __init__(self, store: RocksStore, state: str) -> None:
         self._store = store
         self._prefix = state.encode("ascii") + SEPARATOR
         #: rows sealed and not committed: user key -> part -> (sequence number, value)
         self.waiting: dict[bytes, dict[bytes, tuple[int, bytes | None]]] = {}
-        self.caches: list[Callable[[int], int]] = []
+        self.live: LiveRows | None = None
 
     def __bool__(self) -> bool:
         return True
@@ -339,8 +340,8 @@ class RocksRows:
         """Whether rows that wait to be committed remove all of a stored key."""
         return key in self.waiting and self.look(key) == (None, None)
 
-    def cache(self, trim: Callable[[int], int]) -> None:
-        self.caches.append(trim)
+    def attach(self, live: LiveRows) -> None:
+        self.live = live
 
 
 _NOTHING: Mapping[bytes, tuple[int, bytes | None]] = {}

@@ -16,7 +16,7 @@ about twice what lives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -199,9 +199,7 @@ class SequenceState(KeyedState, Generic[T]):
                 yield key
 
     def stored_rows(self) -> Iterator[Row]:
-        for key, items in self._rows.items():
-            if items:
-                yield from self._rows_of(key, items)
+        yield from self.live_rows(list(self._rows))
         for raw in self._cold.all_keys():
             key = raw.decode()
             if key not in self._rows and key not in self._dead:
@@ -210,6 +208,13 @@ class SequenceState(KeyedState, Generic[T]):
                     yield self._prefix + raw + NO_PART, whole
                 for part, row in (parts or {}).items():
                     yield self._prefix + raw + part_suffix(part), row
+
+    def is_clean(self) -> bool:
+        return not self._dirty and not self._dead
+
+    def live_rows(self, keys: Sequence[str]) -> list[Row]:
+        rows = self._rows
+        return [row for key in keys if (items := rows.get(key)) for row in self._rows_of(key, items)]
 
     def _rows_of(self, key: str, items: Any) -> Iterator[Row]:
         """A base row with everything; delta rows that exist are named, without their elements, so that they can be deleted later."""

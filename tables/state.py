@@ -7,7 +7,7 @@ driver.  Both are one public type; nothing is looked up or rebound per record.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -51,6 +51,7 @@ class KeyedState:
     _cold: StoredRows
     _prefix: bytes
     _rows: dict[str, Any]
+    _dirty: dict[str, Any]
 
     def __init__(self, *, name: str | None = None, ttl: Ttl | None = None) -> None:
         if name is not None:
@@ -75,7 +76,7 @@ class KeyedState:
         handle._cold = store.rows(self.name)
         handle._prefix = row_prefix(self.name)
         handle._open()
-        handle._cold.cache(handle._trim)
+        handle._cold.attach(handle)
         if store.check_mutations:
             checked(handle)
         return handle
@@ -87,12 +88,21 @@ class KeyedState:
     def _open(self) -> None:
         raise NotImplementedError
 
-    def _trim(self, most: int) -> int:
-        """Forget the values that were read or written first; only while all are frozen and lie in the store, too."""
+    # In memory, above the store (tables.store.LiveRows)
+
+    def is_clean(self) -> bool:
+        return not self._dirty
+
+    def live_keys(self) -> list[str]:
+        return list(self._rows)
+
+    def live_rows(self, keys: Sequence[str]) -> list[Row]:
+        raise NotImplementedError
+
+    def trim(self, most: int) -> None:
         rows = self._rows
         for key in list(islice(rows, max(0, len(rows) - most))):
             del rows[key]
-        return len(rows)
 
     def begin(self, now_ms: Millis, watermark_ms: Millis) -> None:
         """Say what time it is, for a time to live; it stands still until the next call.

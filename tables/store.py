@@ -10,7 +10,7 @@ committed rows for ever and treats the handles' values as a cache.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from models.time import Millis
@@ -30,6 +30,22 @@ from tables.log import Record
 
 #: A key's rows: the one without a part, and the others by part.
 KeyRows = tuple[bytes | None, Mapping[bytes, bytes] | None]
+
+
+class LiveRows(Protocol):
+    """A state's values in memory, above its stored rows: a handle, or whatever else keeps state of an operator."""
+
+    def is_clean(self) -> bool:
+        """Whether nothing has changed since the last freeze."""
+
+    def live_keys(self) -> list[str]:
+        """Keys whose values are in memory."""
+
+    def live_rows(self, keys: Sequence[str]) -> list[Row]:
+        """Rows of those of the keys that are in memory, as the changelog has them."""
+
+    def trim(self, most: int) -> None:
+        """Forget values, oldest first, until ``most`` are left; only while all are clean and lie in the store, too."""
 
 
 class StoredRows(Protocol):
@@ -55,8 +71,8 @@ class StoredRows(Protocol):
     def all_keys(self) -> Iterator[bytes]:
         """Every key once.  Rows may change meanwhile; a key added meanwhile may be missing."""
 
-    def cache(self, trim: Callable[[int], int]) -> None:
-        """Register a handle's cache: ``trim(most)`` forgets values until ``most`` are left and returns how many are left."""
+    def attach(self, live: LiveRows) -> None:
+        """Say who has the values of this state in memory."""
 
 
 class StateStore(Protocol):
@@ -104,9 +120,10 @@ class StateStore(Protocol):
 class ColdRows:
     """Rows of one state that wait in memory: whole values by key, and parts of values by key and place."""
 
-    __slots__ = ("parts", "whole")
+    __slots__ = ("live", "parts", "whole")
 
     def __init__(self) -> None:
+        self.live: LiveRows | None = None
         self.whole: dict[bytes, bytes] = {}
         self.parts: dict[bytes, dict[bytes, bytes]] = {}
 
@@ -151,8 +168,8 @@ class ColdRows:
             keys.extend(key for key in self.parts if key not in self.whole)
         return iter(keys)
 
-    def cache(self, trim: Callable[[int], int]) -> None:
-        """Values in memory are no cache: there is nothing below them."""
+    def attach(self, live: LiveRows) -> None:
+        self.live = live
 
 
 class StoreMeta:
@@ -193,8 +210,17 @@ class PartitionStore(StoreMeta):
     def __init__(self, *, check_mutations: bool = False) -> None:
         super().__init__(check_mutations=check_mutations)
         self.states: dict[str, ColdRows] = {}
+        #: states that somebody asked for, and so may have in memory
+        self.opened: set[str] = set()
+        #: parts sealed and committed so far: equal when memory and changelog say the same
+        self.sealed_parts = 0
+        self.committed_parts = 0
 
     def rows(self, state: str) -> ColdRows:
+        self.opened.add(state)
+        return self._rows(state)
+
+    def _rows(self, state: str) -> ColdRows:
         return self.states.setdefault(state, ColdRows())
 
     def apply(self, records: Iterable[Record], next_offset: int) -> None:
@@ -209,15 +235,20 @@ class PartitionStore(StoreMeta):
             name, user_key, part = split_row_key(key)
             cold = names.get(name)
             if cold is None:
-                cold = names[name] = self.rows(name.decode("ascii"))
+                cold = names[name] = self._rows(name.decode("ascii"))
             cold.apply(user_key, part, value)
         self.next_offset = next_offset
 
     def seal(self, rows: Sequence[Row]) -> None:
-        """The handles' values are the state."""
+        self.sealed_parts += 1
 
     def committed(self, rows: Sequence[Row], next_offset: int) -> None:
         self.resume_offset, self.next_offset = self.next_offset, next_offset
+        self.committed_parts += 1
+        for key, value in reversed(rows):  # markers stand at the end
+            if not key.startswith(META_PREFIX):
+                break
+            self.read_meta(key, value)
 
     def dump(self) -> Iterator[Row]:
         for name, cold in self.states.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from tables.changelog import NO_PART, Row
@@ -121,10 +121,16 @@ class ValueState(KeyedState, Generic[T]):
             if key not in self._rows and key not in self._dirty:
                 yield key
 
+    def live_rows(self, keys: Sequence[str]) -> list[Row]:
+        rows, prefix = self._rows, self._prefix
+        return [
+            (prefix + key.encode() + NO_PART, self._encoded(value))
+            for key in keys
+            if (value := rows.get(key)) is not None
+        ]
+
     def stored_rows(self) -> Iterator[Row]:
-        for key, value in self._rows.items():
-            if value is not None:
-                yield self._prefix + key.encode() + NO_PART, self._encoded(value)
+        yield from self.live_rows(list(self._rows))
         for raw in self._cold.all_keys():
             key = raw.decode()
             if key not in self._rows and key not in self._dirty:

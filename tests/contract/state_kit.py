@@ -85,13 +85,14 @@ class Bed:
         bed.context.watermark_ms = self.context.watermark_ms
         return bed
 
-    def compact(self) -> None:
-        """Keep the newest record of each key, and drop tombstones below the last record."""
+    def compact(self, *, keep_tombstones: bool = False) -> None:
+        """Keep the newest record of each key, and drop tombstones below the last record (unless they are young)."""
         newest = {record.key: record.offset for record in self.log}
         self.log[:] = [
             record
             for record in self.log
-            if newest[record.key] == record.offset and (record.value is not None or record is self.log[-1])
+            if newest[record.key] == record.offset
+            and (record.value is not None or keep_tombstones or record is self.log[-1])
         ]
 
     def living_rows(self) -> dict[bytes, bytes]:
