@@ -61,3 +61,12 @@ def connect(broker: str, credentials: Credentials = OPEN) -> BrokerClient:
 
         return KafkaClient(broker, credentials)
     raise SettingsError(f"FAMULUS_BROKER: unknown scheme {scheme!r}; use embedded://PATH or kafka://HOST:PORT")
+
+
+def faust_url(broker: str) -> str:
+    """The broker URL as Faust may have it: it lower-cases what looks like a host name, so a path must be absolute."""
+    if broker.partition("://")[0] == "embedded":
+        from app.transport.embedded.location import locate
+
+        return locate(broker).url
+    return broker
