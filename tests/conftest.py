@@ -8,11 +8,15 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.kafka import NoKafka, temporary_broker
+from tests.support.kafka_topics import delete_all_topics
 
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[str]:
-    """Address (HOST:PORT) of a real Apache Kafka: one broker for the whole run, or the one that ``KAFKA_BOOTSTRAP`` names."""
+    """Address (HOST:PORT) of a real Apache Kafka: one broker for the whole run, or the one that ``KAFKA_BOOTSTRAP`` names.
+
+    Tests delete topics on it: never name one that holds anything of value.
+    """
     existing = os.environ.get("KAFKA_BOOTSTRAP")
     if existing:
         yield existing
@@ -24,3 +28,10 @@ def kafka() -> Iterator[str]:
         if os.environ.get("CI") == "true":
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def kafka_url(kafka: str) -> str:
+    """The same broker as ``FAMULUS_BROKER`` takes it, without any topic."""
+    delete_all_topics(kafka)
+    return f"kafka://{kafka}"

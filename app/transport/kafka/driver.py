@@ -45,13 +45,12 @@ class Transport(base.Transport):
     Consumer = Consumer
     Producer = Producer
 
-    #: whether fetch results are taken whole
-    whole_fetches = internals.UNSUPPORTED is None
-
     def __init__(self, url: list[URL], app: AppT, loop: asyncio.AbstractEventLoop | None = None) -> None:
         super().__init__(url, app, loop)
         settings = cast("FamulusApp", app).settings
         self.connection = Connection(settings.broker, settings.credentials)
+        #: whether fetch results are taken whole
+        self.whole_fetches = internals.UNSUPPORTED is None
 
     def part_sink(self) -> PartSink:
         """Where the lanes of this worker commit."""

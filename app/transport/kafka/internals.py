@@ -13,6 +13,7 @@ import aiokafka
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import CorruptRecordException
+from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import AddPartitionsToTxnHandler, Sender
 
 from tables.log import Record
@@ -41,7 +42,9 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
     ),
     Sender: ("_txn_manager",),
     aiokafka.AIOKafkaConsumer: ("_fetcher", "_coordinator", "_client", "_closed"),
-    aiokafka.AIOKafkaProducer: ("_sender",),
+    aiokafka.AIOKafkaProducer: ("_sender", "_message_accumulator"),
+    MessageAccumulator: ("_batches",),
+    MessageBatch: ("future", "_drain_waiter"),
 }
 
 

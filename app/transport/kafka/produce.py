@@ -133,6 +133,18 @@ async def start(producer: aiokafka.AIOKafkaProducer) -> None:
         raise
 
 
+def silence(producer: aiokafka.AIOKafkaProducer) -> None:
+    """Have asyncio not report, one by one, the batches that failed together with the first one."""
+    accumulator, transaction = producer._message_accumulator, producer._txn_manager._transaction_waiter
+    if transaction is not None and transaction.done() and not transaction.cancelled():
+        transaction.exception()
+    for batches in list(accumulator._batches.values()):
+        for batch in batches:
+            for future in (batch.future, batch._drain_waiter):
+                if future.done() and not future.cancelled():
+                    future.exception()
+
+
 async def stop(producer: aiokafka.AIOKafkaProducer) -> None:
     """Disconnect.  What is queued leaves first, unless the broker does not take it within seconds."""
     try:

@@ -27,13 +27,13 @@ _PUBLIC_WAIT_SECONDS = 0.05
 class KafkaReader:
     """A :class:`tables.log.LogReader` on Kafka.
 
-    ``whole_fetches`` takes fetch results in one go (see :mod:`app.transport.kafka.internals`); otherwise records come through
-    aiokafka's public interface, at more than twice the CPU.
+    ``whole_fetches`` takes fetch results in one go, by default where that is possible (see :mod:`app.transport.kafka.internals`);
+    otherwise records come through aiokafka's public interface, at more than twice the CPU.
     """
 
-    def __init__(self, connection: Connection, *, whole_fetches: bool = internals.UNSUPPORTED is None) -> None:
+    def __init__(self, connection: Connection, *, whole_fetches: bool | None = None) -> None:
         self._connection = connection
-        self._whole_fetches = whole_fetches
+        self._whole_fetches = internals.UNSUPPORTED is None if whole_fetches is None else whole_fetches
         self._consumer: aiokafka.AIOKafkaConsumer | None = None
         #: where each assigned partition goes on; kept for the public interface, which gives records only
         self._positions: dict[TopicPartition, int] = {}

@@ -16,7 +16,7 @@ from typing import Protocol
 import aiokafka
 
 from agents.transport import SealedPart
-from app.transport.kafka import produce
+from app.transport.kafka import internals, produce
 from app.transport.kafka.client import KafkaClient
 from app.transport.kafka.connection import Connection
 from app.transport.kafka.failures import translated
@@ -120,6 +120,8 @@ class KafkaPartSink:
         producer = self._producers.get((part.uid, part.source))
         if producer is None:
             raise LogUnavailable(f"operator {part.uid!r}: the sink of {part.source} is not open")
+        for tp in part.outputs:
+            self.partitions(tp.topic)  # a topic that is not there would be waited for
         write = self._write_once if self._exactly_once else self._write_plain
         with translated(f"writing {part.uid} partition {part.source.partition}"):
             try:
@@ -128,6 +130,8 @@ class KafkaPartSink:
                 # Whatever happened, memory is ahead of the log now: this producer must not write another part.
                 del self._producers[part.uid, part.source]
                 self._retired.append(producer)
+                if internals.UNSUPPORTED is None:
+                    produce.silence(producer)
                 raise
 
     async def _write_once(self, producer: aiokafka.AIOKafkaProducer, part: SealedPart) -> int:
@@ -141,7 +145,7 @@ class KafkaPartSink:
             {aiokafka.TopicPartition(*part.source): part.next_offset}, self._app_id
         )
         await producer.commit_transaction()
-        return bases[-1] + sent[-1].count
+        return _behind_the_commit(bases[-1] + sent[-1].count)
 
     async def _write_plain(self, producer: aiokafka.AIOKafkaProducer, part: SealedPart) -> int:
         plain = self._plain
@@ -156,7 +160,7 @@ class KafkaPartSink:
         else:
             await producer.begin_transaction()
             rows = await produce.send(producer, part.changelog, produce.fill(producer, _rows(part)))
-            next_offset = await _next_offset(rows)
+            next_offset = _behind_the_commit(await _next_offset(rows))
             await producer.commit_transaction()
         self._offsets[part.source] = part.next_offset
         return next_offset
@@ -179,6 +183,11 @@ async def _send_outputs(producer: aiokafka.AIOKafkaProducer, part: SealedPart) -
 
 def _rows(part: SealedPart) -> list[produce.NewEntry]:
     return [(key, value, None, part.timestamp_ms) for key, value in part.rows]
+
+
+def _behind_the_commit(next_offset: int) -> int:
+    """The commit's own record comes next: nobody else writes to the partition."""
+    return next_offset + 1
 
 
 async def _next_offset(rows: list[produce.Sending]) -> int:

@@ -1,0 +1,26 @@
+"""Topics of a test broker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from aiokafka.admin import AIOKafkaAdminClient
+
+
+def delete_all_topics(bootstrap: str) -> None:
+    """Delete every topic but Kafka's own, and with them what consumer groups committed for them."""
+    asyncio.run(_delete_all(bootstrap))
+
+
+async def _delete_all(bootstrap: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        deadline = time.monotonic() + 30
+        while topics := [name for name in await admin.list_topics() if not name.startswith("__")]:
+            assert time.monotonic() < deadline, f"still there: {topics}"
+            await admin.delete_topics(topics)
+            await asyncio.sleep(0.05)
+    finally:
+        await admin.close()
