@@ -1,115 +1,246 @@
-"""Test kit: run an operator's function with no loop, no broker and no clock.
+"""Test kit: run an operator, or a whole job, with no broker, no waiting and no clock but the test's.
 
-What it cannot show: how the log orders records of several partitions, how long anything takes, and what a broker refuses.
+``OperatorHarness`` drives one function on one partition with objects in and objects out.  ``JobHarness`` (agents/jobharness.py) drives the
+real lanes of a job from topic to topic, with real serialization.
+
+What neither can show: how the log orders records of several partitions, how long anything takes, and what a broker refuses.
 """
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+from agents.async_io import AsyncCalls, AsyncTask
+from agents.jobharness import HarnessRecord, JobHarness
+from agents.operator.async_function import AsyncFunction
 from agents.operator.driver import Broadcasts, OperatorTask
-from agents.operator.process import KeyedBroadcastProcessFunction, KeyedProcessFunction
+from agents.operator.process import (
+    LATE,
+    KeyedBroadcastProcessFunction,
+    KeyedCoProcessFunction,
+    KeyedProcessFunction,
+    LateRecord,
+)
 from agents.operator.spec import Source
+from agents.operator.timers import FAR, TimeDomain
+from agents.virtual_time import VirtualLoop
 from models.errors import StateError
-from models.time import ManualClock, Millis
+from models.time import ManualClock, Millis, millis
 from tables.changelog import Row
 from tables.store import PartitionStore
 
-
-class HarnessRecord(NamedTuple):
-    """A record that never was in a log."""
-
-    offset: int
-    timestamp: Millis
-    key: bytes | None
-    value: Any
-    headers: Sequence[tuple[str, bytes]] | None = None
+__all__ = [
+    "Advance",
+    "Broadcast",
+    "Crash",
+    "HarnessRecord",
+    "JobHarness",
+    "OperatorHarness",
+    "Second",
+    "Snapshot",
+    "Watermark",
+]
 
 
 class Snapshot(NamedTuple):
-    """State of an operator between two records: changelog rows, marker included, in the order they were written."""
+    """State of an operator between two records: changelog rows, markers included, in the order they were written."""
 
     rows: tuple[Row, ...]
     broadcasts: tuple[tuple[str, Any], ...] = ()
     clock_ms: Millis = 0
 
 
+@dataclass(frozen=True)
+class Watermark:
+    """In a script: as :meth:`OperatorHarness.watermark`."""
+
+    timestamp_ms: Millis
+
+
+@dataclass(frozen=True)
+class Advance:
+    """In a script: as :meth:`OperatorHarness.advance_processing_time`."""
+
+    by: timedelta
+
+
+@dataclass(frozen=True)
+class Second:
+    """In a script: an event of the second input."""
+
+    event: Any
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """In a script: as :meth:`OperatorHarness.broadcast`."""
+
+    key: str
+    element: Any
+
+
+@dataclass(frozen=True)
+class Crash:
+    """In a script: the worker dies here and another one takes over.
+
+    The state goes back to the last :meth:`OperatorHarness.snapshot` (``run`` takes one at its start and every ``commit_every`` steps), and
+    so do the outputs, as those of an open transaction; then everything since is given again.
+    """
+
+
 class OperatorHarness:
     """One function on one partition.
 
-    ``key`` and ``timestamp`` read an event's key and event time.  Without ``out_of_orderness`` the watermark moves only by
-    :meth:`watermark`.  Events are given as objects; outputs come back as objects.
+    ``key`` and ``timestamp`` read an event's key and event time (``key2``, ``timestamp2`` those of a second input, if they differ).
+    Without ``out_of_orderness`` the watermark moves only by :meth:`watermark`.  Events are given as objects; outputs come back as objects.
+    Processing time starts at 1_700_000_000_000 ms and moves only by :meth:`advance_processing_time`.  An exception of the function is raised
+    where a worker would write a dead letter.
     """
 
     def __init__(
         self,
-        function: KeyedProcessFunction[Any, Any],
+        function: KeyedProcessFunction[Any, Any] | AsyncFunction[Any, Any],
         *,
         key: Callable[[Any], str],
         timestamp: Callable[[Any], Millis],
+        key2: Callable[[Any], str] | None = None,
+        timestamp2: Callable[[Any], Millis] | None = None,
         out_of_orderness: timedelta | None = None,
+        allowed_lateness: timedelta | None = None,
+        idle_after: timedelta | None = None,
         max_drift: timedelta | None = None,
         snapshot: Snapshot | None = None,
     ) -> None:
-        self._source = Source(
-            topic="harness",
-            decode=lambda value: value,
-            key=key,
-            timestamp=timestamp,
-            out_of_orderness=out_of_orderness if out_of_orderness is not None else timedelta(days=365 * 10_000),
-        )
-        self._clock = ManualClock(snapshot.clock_ms if snapshot else 1_700_000_000_000)
-        self._offset = 0
-        self._rows: list[Row] = []
+        options: dict[str, Any] = {
+            "decode": _same,
+            "out_of_orderness": out_of_orderness,
+            "allowed_lateness": allowed_lateness,
+            "idle_after": idle_after,
+        }
+        self._sources = [Source(topic="harness", key=key, timestamp=timestamp, **options)]
+        if isinstance(function, KeyedCoProcessFunction):
+            self._sources.append(
+                Source(topic="harness2", key=key2 or key, timestamp=timestamp2 or timestamp, **options)
+            )
+        self._pristine = function
+        self._max_drift = max_drift
         self._broadcast_log: list[tuple[str, Any]] = []
-        self._manual = out_of_orderness is None
-        store = PartitionStore()
-        if snapshot:
-            store.apply(_records(snapshot.rows), len(snapshot.rows))
-            self._rows.extend(snapshot.rows)
-        self._broadcasts: Broadcasts | None = None
-        if isinstance(function, KeyedBroadcastProcessFunction):
-            # The broadcast side is an instance of its own in a worker, too: partitions see its state read-only.
-            self._broadcasts = Broadcasts(copy.copy(function))
-            for name, element in snapshot.broadcasts if snapshot else ():
-                self.broadcast(name, element)
-        self._drift_ms = 1 << 62 if max_drift is None else max_drift // timedelta(milliseconds=1)
-        self._task = OperatorTask(
-            function,
-            self._source,
-            store,
-            broadcasts=self._broadcasts,
-            max_drift_ms=self._drift_ms,
-            encode=lambda value: value,
-        )
-        self._offset = self._task.next_offset
+        self._rows: list[Row] = []
         self._sides: dict[str, list[Any]] = {}
+        self._loop: VirtualLoop | None = None
+        self._submits: asyncio.Task[None] | None = None
+        #: values emitted so far, in order
         self.outputs: list[Any] = []
+        self._start(function, snapshot)
+
+    def _start(
+        self, function: KeyedProcessFunction[Any, Any] | AsyncFunction[Any, Any], snapshot: Snapshot | None
+    ) -> None:
+        self._pristine = copy.deepcopy(function)
+        self._clock = ManualClock(snapshot.clock_ms if snapshot else 1_700_000_000_000)
+        self._rows = list(snapshot.rows) if snapshot else []
+        self._broadcast_log = []
+        self._broadcasts: Broadcasts | None = None
+        store = PartitionStore()
+        store.apply(
+            [HarnessRecord(offset, 0, row, value) for offset, (row, value) in enumerate(self._rows)], len(self._rows)
+        )
+        drift = 1 << 62 if self._max_drift is None else millis(self._max_drift)
+        if isinstance(function, AsyncFunction):
+            self._task: OperatorTask | AsyncTask = self._async_task(function, store, drift)
+        else:
+            if isinstance(function, KeyedBroadcastProcessFunction):
+                # The broadcast side is an instance of its own in a worker, too: partitions see its state read-only.
+                self._broadcasts = Broadcasts(copy.deepcopy(function))
+                for name, element in snapshot.broadcasts if snapshot else ():
+                    self.broadcast(name, element)
+            self._task = OperatorTask(
+                function,
+                self._sources[0],
+                store,
+                source2=self._sources[1] if len(self._sources) > 1 else None,
+                broadcasts=self._broadcasts,
+                max_drift_ms=drift,
+                encode=_same,
+            )
+        self._active_ms = [self._clock.now_ms() for _ in self._sources]
+        self._task.context.processing_time_ms = self._clock.now_ms()
+        self._next = [feed.next_offset for feed in self._task.inputs]
+
+    def _async_task(self, function: AsyncFunction[Any, Any], store: PartitionStore, drift: Millis) -> AsyncTask:
+        self._loop = VirtualLoop()
+
+        async def start() -> AsyncTask:
+            return AsyncTask(
+                AsyncCalls(function),
+                self._sources[0],
+                store,
+                max_drift_ms=drift,
+                encode=_same,
+                emitted=self._collect,
+            )
+
+        return self._loop.complete(start())
 
     @classmethod
-    def restore(cls, function: KeyedProcessFunction[Any, Any], snapshot: Snapshot, **options: Any) -> OperatorHarness:
+    def restore(
+        cls, function: KeyedProcessFunction[Any, Any] | AsyncFunction[Any, Any], snapshot: Snapshot, **options: Any
+    ) -> OperatorHarness:
         """A harness that goes on from a snapshot, with the same or a changed function."""
         return cls(function, snapshot=snapshot, **options)
 
+    # -- in
+
     def process(self, event: Any) -> None:
-        """Process one event.  An exception of the function is raised here instead of becoming a dead letter."""
-        self.process_batch([event])
+        """Process one event."""
+        self._process([event], 0)
+
+    def process1(self, event: Any) -> None:
+        """Process one event of the first input."""
+        self._process([event], 0)
+
+    def process2(self, event: Any) -> None:
+        """Process one event of the second input."""
+        if len(self._sources) < 2:
+            raise StateError("this function has one input: derive it from KeyedCoProcessFunction")
+        self._process([event], 1)
 
     def process_batch(self, events: Sequence[Any]) -> None:
         """Process events as one batch of the log."""
-        key, timestamp = self._source.key, self._source.timestamp
+        self._process(events, 0)
+
+    def _process(self, events: Sequence[Any], number: int) -> None:
+        source = self._sources[number]
         records = []
         for event in events:
-            records.append(HarnessRecord(self._offset, timestamp(event), key(event).encode(), event))
-            self._offset += 1
-        watermark = self._task.context.watermark_ms
-        self._task.run(records, self._clock.now_ms())
-        if self._manual:
-            self._task.context.watermark_ms = watermark
+            records.append(
+                HarnessRecord(self._next[number], source.timestamp(event), source.key(event).encode(), event)
+            )
+            self._next[number] += 1
+        self._active_ms[number] = self._clock.now_ms()
+        task = self._task
+        if isinstance(task, AsyncTask):
+            loop = self._virtual
+            self._submits = submits = loop.create_task(self._submit(task, records, self._submits))
+            loop.settle()
+            if submits.done():
+                submits.result()
+        else:
+            task.run(records, self._clock.now_ms(), number)
         self._collect()
+        self._raise()
+
+    async def _submit(
+        self, task: AsyncTask, records: Sequence[HarnessRecord], before: asyncio.Task[None] | None
+    ) -> None:
+        if before is not None:
+            await before
+        await task.submit(records, records[-1].offset + 1, self._clock.now_ms(), _always)
 
     def broadcast(self, key: str, element: Any) -> None:
         """Give one element to the broadcast side."""
@@ -119,20 +250,102 @@ class OperatorHarness:
         self._broadcast_log.append((key, element))
 
     def watermark(self, timestamp_ms: Millis) -> None:
-        """Say that no event before ``timestamp_ms`` is expected any more.  A watermark never goes back."""
-        context = self._task.context
-        context.watermark_ms = max(context.watermark_ms, timestamp_ms)
+        """Say that no event before ``timestamp_ms`` is expected any more, in any input.  A watermark never goes back."""
+        if isinstance(self._task, AsyncTask):
+            return
+        self._task.advance_watermark(timestamp_ms)
+        self._collect()
+        self._raise()
 
     def advance_processing_time(self, by: timedelta) -> None:
-        """Move the wall clock."""
-        self._clock.advance(by)
+        """Let the wall clock go on; timers fire at their time on the way."""
+        task, clock = self._task, self._clock
+        end = clock.now_ms() + millis(by)
+        if isinstance(task, AsyncTask):
+            clock.advance(by)
+            self._virtual.run_to(self._virtual.now + by.total_seconds())
+        else:
+            while task.timers is not None and task.timers.processing.due < end:
+                due = max(task.timers.processing.due, clock.now_ms())
+                clock.advance(timedelta(milliseconds=due - clock.now_ms()))
+                task.tick(due)
+            clock.advance(timedelta(milliseconds=end - clock.now_ms()))
+            task.tick(end, [end - since for since in self._active_ms])
+        self._collect()
+        self._raise()
+
+    def end_input(self) -> None:
+        """Nothing comes any more: all event-time timers fire, all windows close, all calls are waited for."""
+        if isinstance(self._task, AsyncTask):
+            self._virtual.complete(self._answers(self._task))
+            self._collect()
+            self._raise()
+        else:
+            self.watermark(FAR - 1)
+
+    async def _answers(self, task: AsyncTask) -> None:
+        if self._submits is not None:
+            await self._submits
+        await task.answered()
+
+    def run(self, script: Iterable[Any], *, commit_every: int = 1 << 62) -> None:
+        """Play a script: events, and among them :class:`Second`, :class:`Broadcast`, :class:`Watermark`, :class:`Advance`, :class:`Crash`.
+
+        A snapshot is taken at the start and after every ``commit_every`` steps, and a crash goes back to the last one.
+        """
+        since: list[Any] = []
+        committed = self._commit()
+        for step in script:
+            if isinstance(step, Crash):
+                self._go_back(*committed)
+                for again in since:
+                    self._play(again)
+                continue
+            self._play(step)
+            since.append(step)
+            if len(since) >= commit_every:
+                committed = self._commit()
+                since = []
+
+    def _commit(self) -> tuple[Snapshot, int, dict[str, int]]:
+        return self.snapshot(), len(self.outputs), {tag: len(values) for tag, values in self._sides.items()}
+
+    def _go_back(self, snapshot: Snapshot, outputs: int, sides: dict[str, int]) -> None:
+        del self.outputs[outputs:]
+        for tag, values in self._sides.items():
+            del values[sides.get(tag, 0) :]
+        if isinstance(self._task, AsyncTask):
+            self._task.close()
+            self._virtual.discard()
+            self._submits = None
+        self._start(self._pristine, snapshot)
+
+    def _play(self, step: Any) -> None:
+        match step:
+            case Second():
+                self.process2(step.event)
+            case Broadcast():
+                self.broadcast(step.key, step.element)
+            case Watermark():
+                self.watermark(step.timestamp_ms)
+            case Advance():
+                self.advance_processing_time(step.by)
+            case _:
+                self.process(step)
+
+    # -- out
 
     def side_outputs(self, tag: str) -> list[Any]:
-        """Values emitted to a side output so far, in order."""
+        """Values emitted to a side output so far, in order; of ``late`` the records themselves."""
         return self._sides.get(tag, [])
 
+    @property
+    def late(self) -> list[Any]:
+        """Records that came too late, in order."""
+        return self.side_outputs(LATE)
+
     def state(self, name: str, key: str) -> Any:
-        """Current value of a named state for a key, ``None`` if absent."""
+        """Current value of a named state for a key, ``None`` if absent or expired."""
         if name not in self._task.states:
             raise StateError(f"no state {name!r}; there are {', '.join(self._task.states) or 'none'}")
         return self._task.states[name].look(key)
@@ -141,45 +354,104 @@ class OperatorHarness:
         """Keys that have a value in the named state."""
         return self._task.states[name].stored_keys()
 
+    def timers(self, key: str) -> list[tuple[TimeDomain, Millis]]:
+        """Pending timers of a key as (domain, timestamp_ms), in the order of time."""
+        task = self._task
+        if isinstance(task, AsyncTask) or task.timers is None:
+            return []
+        found = [
+            (queue.domain, time) for queue in (task.timers.event, task.timers.processing) for time in queue.of(key)
+        ]
+        return sorted(found, key=lambda timer: (timer[1], timer[0]))
+
     def counters(self) -> Mapping[tuple[str, str], int]:
-        """Counters that the function kept, by (name, label)."""
+        """Counters that the function and the runtime kept, by (name, label)."""
         return {name: counter.value for name, counter in self._task.metrics.counters.items()}
+
+    @property
+    def metrics(self) -> Any:
+        """The operator's metrics (counters, gauges, histograms, meters)."""
+        return self._task.metrics
+
+    @property
+    def watermark_ms(self) -> Millis:
+        """The operator's watermark."""
+        return self._task.context.watermark_ms
+
+    @property
+    def processing_time_ms(self) -> Millis:
+        """The wall clock."""
+        return self._clock.now_ms()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls of an ``AsyncFunction`` that have not answered yet."""
+        return self._task.in_flight if isinstance(self._task, AsyncTask) else 0
+
+    @property
+    def next_offset(self) -> int:
+        """Number of events of the first input that the state contains."""
+        return self._task.next_offset
+
+    # -- crash and go on
 
     def snapshot(self) -> Snapshot:
         """What a restart would find now: the state as it was logged, change by change."""
         self._rows.extend(self._task.freeze())
-        self._rows.append(self._task.marker(self._offset))
+        self._rows.extend(self._task.markers())
+        return self._last_snapshot()
+
+    def _last_snapshot(self) -> Snapshot:
         return Snapshot(tuple(self._rows), tuple(self._broadcast_log), self._clock.now_ms())
 
-    def crash(self, function: KeyedProcessFunction[Any, Any]) -> OperatorHarness:
-        """Lose everything since the last :meth:`snapshot` and start again with a fresh instance of the function."""
-        lost = Snapshot(tuple(self._rows), tuple(self._broadcast_log), self._clock.now_ms())
+    def crash(self, function: KeyedProcessFunction[Any, Any] | None = None) -> OperatorHarness:
+        """Lose everything since the last :meth:`snapshot` and start again, with a fresh or a changed instance of the function."""
+        first = self._sources[0]
+        second = self._sources[-1]
         return OperatorHarness(
-            function,
-            key=self._source.key,
-            timestamp=self._source.timestamp,
-            out_of_orderness=None if self._manual else self._source.out_of_orderness,
-            max_drift=timedelta(milliseconds=self._drift_ms) if self._drift_ms < 1 << 62 else None,
-            snapshot=lost,
+            copy.deepcopy(self._pristine) if function is None else function,
+            key=first.key,
+            timestamp=first.timestamp,
+            key2=second.key,
+            timestamp2=second.timestamp,
+            out_of_orderness=first.out_of_orderness,
+            allowed_lateness=first.allowed_lateness,
+            idle_after=first.idle_after,
+            max_drift=self._max_drift,
+            snapshot=self._last_snapshot(),
         )
 
+    # -- within
+
     @property
-    def next_offset(self) -> int:
-        """Number of events that the state contains."""
-        return self._offset
+    def _virtual(self) -> VirtualLoop:
+        if self._loop is None:
+            raise StateError("this function makes no calls: derive it from AsyncFunction")
+        return self._loop
 
     def _collect(self) -> None:
         task = self._task
         self.outputs.extend(value for _, value in task.outputs)
         task.outputs.clear()
         for tag, _, value in task.sides:
-            self._sides.setdefault(tag, []).append(value)
+            self._sides.setdefault(tag, []).append(value.record if isinstance(value, LateRecord) else value)
         task.sides.clear()
+
+    def _raise(self) -> None:
+        task = self._task
         if task.refused:
-            _, exc = task.refused.pop(0)
+            exc = task.refused[0][1]
             task.refused.clear()
             raise exc
+        if isinstance(task, OperatorTask) and task.timer_errors:
+            error = task.timer_errors[0][2]
+            task.timer_errors.clear()
+            raise error
 
 
-def _records(rows: Sequence[Row]) -> list[HarnessRecord]:
-    return [HarnessRecord(offset, 0, key, value) for offset, (key, value) in enumerate(rows)]
+def _same(value: Any) -> Any:
+    return value
+
+
+async def _always() -> bool:
+    return True

@@ -43,6 +43,8 @@ class SealedPart:
     rows: list[Row]
     outputs: dict[TopicPartition, list[Output]] = field(default_factory=dict)
     timestamp_ms: Millis = 0
+    #: next offset of the operator's second source, if it has one; to be committed with the first one's
+    further: list[tuple[TopicPartition, int]] = field(default_factory=list)
 
 
 class PartSink(Protocol):

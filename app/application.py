@@ -33,7 +33,7 @@ from app.rulebook import RuleService
 from app.settings import ProcessingGuarantee, Settings
 from app.state_queries import LocalStateQueries
 from app.transport.batches import LaneTopic
-from app.transport.client import BrokerClient, connect
+from app.transport.client import BrokerClient, connect, faust_url
 from models.errors import FamulusError, Fenced
 from models.topics import CATALOGUE, TopicNames, dlq_topic, spec_of
 from tables.log import TopicPartition
@@ -81,7 +81,7 @@ class FamulusApp(faust.App):
         self._rule_service: RuleService | None = None
         super().__init__(
             settings.app_id,
-            broker=settings.broker,
+            broker=faust_url(settings.broker),
             store=settings.store,
             datadir=str(settings.data_dir / settings.app_id),
             TableManager=LaneTableManager,
@@ -124,6 +124,7 @@ class FamulusApp(faust.App):
             lambda: self.sink,
             fatal=self.fatal,
             current_epoch=self._seek_epoch,
+            waiting=self._has_more,
         )
         if spec.output == TopicNames.ALERTS:
             lane.listeners.append(self._feed_alerts)
@@ -133,7 +134,8 @@ class FamulusApp(faust.App):
         store = table.operator_store
         store.look = lambda key: self.local_queries.look_all(lane, key)
         store.stored_keys = lambda: self.local_queries.all_keys(lane)
-        topic = LaneTopic(self, topics=[spec.source.topic], partitions=partitions, value_type=bytes, key_type=bytes)
+        topics = [source.topic for source in spec.sources]
+        topic = LaneTopic(self, topics=topics, partitions=partitions, value_type=bytes, key_type=bytes)
         self._add_agent(topic, lane)
         self.lanes.append(lane)
 
@@ -206,6 +208,11 @@ class FamulusApp(faust.App):
     def _own_url(self) -> str:
         return reachable_url(str(self.conf.web_bind), int(self.conf.web_port))
 
+    def _has_more(self, tp: TopicPartition, next_offset: int) -> bool:
+        """Whether a source partition is known to hold records from this offset on."""
+        highwater = getattr(self.consumer, "highwater", None)
+        return highwater is not None and (highwater(TP(*tp)) or 0) > next_offset
+
     def _seek_epoch(self) -> int:
         consumer: Any = self.consumer
         return int(consumer.seek_epoch)
@@ -247,8 +254,8 @@ class FamulusApp(faust.App):
         topics: dict[str, None] = {}
         for spec in self.operators:
             for topic in (
-                spec.source.topic,
-                dlq_topic(spec.source.topic),
+                *(source.topic for source in spec.sources),
+                *(dlq_topic(source.topic) for source in spec.sources),
                 spec.output or "",
                 spec.broadcast or "",
                 *spec.side_outputs.values(),

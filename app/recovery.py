@@ -167,5 +167,8 @@ async def replay_source(lane: Lane, partition: int, reader: LogReader) -> None:
 
 
 def assigned_partitions(lane: Lane, assignment: Iterable[TopicPartition]) -> set[int]:
-    """Partitions of the lane's source in an assignment."""
-    return {tp.partition for tp in assignment if tp.topic == lane.spec.source.topic}
+    """Partition numbers that an assignment gives the lane: those that it has of every source."""
+    assigned = list(assignment)
+    return set.intersection(
+        *({tp.partition for tp in assigned if tp.topic == source.topic} for source in lane.spec.sources)
+    )

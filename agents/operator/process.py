@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
 
 from agents.operator.metrics import OperatorMetrics
+from agents.operator.timers import NoTimers, TimeDomain, Timers
 from models.alerts import Source
+from models.time import Millis
 from tables.log import Record
 from tables.state import KeyContext
 
-I = TypeVar("I")  # noqa: E741  (input, output, broadcast element: the letters of Flink's signatures)
+I = TypeVar("I")  # noqa: E741  (inputs, output, broadcast element: the letters of Flink's signatures)
+I2 = TypeVar("I2")
 O = TypeVar("O")  # noqa: E741
 B = TypeVar("B")
 
@@ -25,22 +30,58 @@ class OutputTag(Generic[O]):
         return f"OutputTag({self.name!r})"
 
 
-class Context(KeyContext):
-    """What a function may ask while a record is in hand.  Valid during the call only: do not keep it.
+#: Tag of records that came too late.
+LATE: Final = "late"
 
-    ``key``: the record's key.  ``timestamp_ms``: its event time.  ``watermark_ms``: no earlier record is expected any more (-1
-    before the first).  ``processing_time_ms``: wall clock, the same for a whole batch.
+
+class LateRecord(msgspec.Struct):
+    """A record that came after its time was closed, as ``late-events`` holds it.  All times in ms."""
+
+    operator: str
+    record: Any
+    timestamp: Millis
+    watermark: Millis
+
+
+class Context(KeyContext):
+    """What a function may ask while a record or a timer is in hand.  Valid during the call only: do not keep it.
+
+    ``key``: the record's key.  ``timestamp_ms``: its event time, or the time of the timer.  ``watermark_ms``: no earlier record is
+    expected any more (-1 before the first).  ``processing_time_ms``: wall clock, the same for a whole batch.  ``timers``: those of the
+    current key.  ``time_domain``: which clock the timer in hand follows.
     """
 
-    __slots__ = ("_record", "_sides", "_topic", "metrics", "partition")
+    __slots__ = (
+        "_late",
+        "_record",
+        "_sides",
+        "_topic",
+        "event_type",
+        "metrics",
+        "operator",
+        "partition",
+        "time_domain",
+        "timers",
+    )
 
-    def __init__(self, metrics: OperatorMetrics, topic: str = "", partition: int = 0) -> None:
+    def __init__(self, topic: str = "", partition: int = 0, operator: str = "") -> None:
         super().__init__()
-        self.metrics = metrics
+        self.metrics = OperatorMetrics(self)
+        self.operator = operator
         self.partition = partition
+        self.timers: Timers = NoTimers(operator)
+        self.time_domain = TimeDomain.EVENT
+        #: type of the (first) input's events where the source's decoder says it, else ``None``
+        self.event_type: Any = None
         self._topic = topic
         self._record: Record | None = None
         self._sides: list[tuple[str, str, Any]] = []
+        self._late = self.metrics.counter(LATE)
+
+    @property
+    def current_key(self) -> str:
+        """The key, by Flink's name."""
+        return self.key
 
     @property
     def source(self) -> Source:
@@ -51,6 +92,15 @@ class Context(KeyContext):
     def output(self, tag: OutputTag[Any] | str, value: Any) -> None:
         """Emit to a side output."""
         self._sides.append((tag.name if isinstance(tag, OutputTag) else tag, self.key, value))
+
+    def late(self, event: Any) -> None:
+        """Give up on the record in hand because its time is closed: count it and send it to ``late-events``."""
+        self._late.inc()
+        record = self._record
+        raw = None if record is None else record.value
+        if isinstance(raw, bytes):  # as it came, with the fields that the event's type does not know
+            event = raw.decode(errors="replace") if event is record else msgspec.Raw(raw)
+        self._sides.append((LATE, self.key, LateRecord(self.operator, event, self.timestamp_ms, self.watermark_ms)))
 
 
 class ProcessFunction:
@@ -72,6 +122,30 @@ class KeyedProcessFunction(ProcessFunction, Generic[I, O]):
         An exception sends the record to the dead letter topic with its text; records around it are not affected.
         """
         raise NotImplementedError
+
+    def on_timer(self, timestamp_ms: Millis, ctx: Context) -> Iterable[O] | None:
+        """A timer is due; ``ctx.key`` is the key that set it.
+
+        Event-time timers fire in the order of time, before the record that moves the watermark to or past them; a timer set for a time
+        that has passed fires right after the call that set it.  Timers of one time fire in no order.  An exception is logged and
+        counted (``timer_errors``); the timer is spent.
+        """
+        raise NotImplementedError
+
+
+class KeyedCoProcessFunction(KeyedProcessFunction[I, O], Generic[I, I2, O]):
+    """Two keyed inputs that share state and timers.  Both topics need the same number of partitions."""
+
+    def process_element1(self, event: I, ctx: Context) -> Iterable[O] | None:
+        """Handle one record of the first input."""
+        raise NotImplementedError
+
+    def process_element2(self, event: I2, ctx: Context) -> Iterable[O] | None:
+        """Handle one record of the second input."""
+        raise NotImplementedError
+
+    def process_element(self, event: I, ctx: Context) -> Iterable[O] | None:
+        return self.process_element1(event, ctx)
 
 
 class ReplayedProcessFunction(KeyedProcessFunction[I, O]):

@@ -8,11 +8,16 @@ from datetime import timedelta
 from operator import attrgetter
 from typing import Any
 
-from agents.operator.process import KeyedProcessFunction
+from agents.operator.async_function import AsyncFunction
+from agents.operator.process import LATE, KeyedProcessFunction
 from models.errors import BadRecord, StateError
 from models.time import Millis
+from tables.log import Record
 
 Decode = Callable[[bytes], Any]
+
+#: Where late records go unless the operator says otherwise.
+LATE_TOPIC = "late-events"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +25,12 @@ class Source:
     """A keyed input topic: how its records are read.
 
     ``decode`` turns a value into an event and raises ``ValueError``, ``RecursionError`` or ``BadRecord`` on a bad one.  ``key`` gives
-    the event's key, which must be the record's key, too.  ``timestamp`` gives event time in ms.  ``out_of_orderness``: the watermark
-    stays this far behind the newest event of the partition.
+    the event's key, which must be the record's key, too.  ``timestamp`` gives event time in ms.
+
+    ``out_of_orderness``: the watermark stays this far behind the newest event of the partition; ``None``: it moves only when told to.
+    ``allowed_lateness``: a record older than the watermark by more than this goes to ``late-events`` instead of the function; ``None``:
+    the function gets late records as any other.  ``idle_after``: a partition in which nothing was waiting for so long is idle (see
+    ``agents.operator.inputs``); ``None``: never.
 
     Without ``decode`` the function gets the record itself, under the record's own key and time.
     """
@@ -30,7 +39,9 @@ class Source:
     decode: Decode | None = None
     key: Callable[[Any], str] = attrgetter("key")
     timestamp: Callable[[Any], Millis] = attrgetter("timestamp")
-    out_of_orderness: timedelta = timedelta(seconds=5)
+    out_of_orderness: timedelta | None = timedelta(seconds=5)
+    allowed_lateness: timedelta | None = None
+    idle_after: timedelta | None = timedelta(minutes=1)
     #: name of the key field, for messages
     key_name: str = "key"
 
@@ -40,14 +51,16 @@ class OperatorSpec:
     """One operator of the job graph.
 
     ``uid`` names its state for ever (changelog topic ``APP-UID-changelog``, queries, savepoints): never change it.  ``function`` makes a
-    fresh instance per partition.  ``broadcast`` is the topic that every worker reads whole.  ``side_outputs`` maps tags to topics.
+    fresh instance per partition (of an ``AsyncFunction``: per worker).  ``source2`` is the second input of a ``KeyedCoProcessFunction``.
+    ``broadcast`` is the topic that every worker reads whole.  ``side_outputs`` maps tags to topics; late records have one anyway.
     """
 
     uid: str
     name: str
     job: str
-    function: Callable[[], KeyedProcessFunction[Any, Any]]
+    function: Callable[[], KeyedProcessFunction[Any, Any] | AsyncFunction[Any, Any]]
     source: Source
+    source2: Source | None = None
     output: str | None = None
     broadcast: str | None = None
     side_outputs: Mapping[str, str] = field(default_factory=dict)
@@ -55,6 +68,12 @@ class OperatorSpec:
     def __post_init__(self) -> None:
         if not self.uid.replace("-", "").isalnum() or not self.uid.isascii():
             raise StateError(f"operator uid {self.uid!r}: use ASCII letters, digits and hyphens")
+        object.__setattr__(self, "side_outputs", {LATE: LATE_TOPIC, **self.side_outputs})
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The keyed inputs, in the order of ``process_element1`` and ``process_element2``."""
+        return (self.source,) if self.source2 is None else (self.source, self.source2)
 
 
 def keyed_source(topic: str, decode: Decode, key: str, timestamp: str = "timestamp", **options: Any) -> Source:
@@ -64,10 +83,30 @@ def keyed_source(topic: str, decode: Decode, key: str, timestamp: str = "timesta
     )
 
 
-def bad_record(exc: BaseException) -> BadRecord:
+def bad_record(exc: BaseException, record: Record) -> BadRecord:
     """The reason for a dead letter, from what the decoder raised."""
+    if record.value is None:
+        return BadRecord("the record has no value")
     if isinstance(exc, BadRecord):
         return exc
     if isinstance(exc, RecursionError):
         return BadRecord("the value is nested too deeply to be a record of this topic")
     return BadRecord(f"the value is not a record of this topic: {exc}")
+
+
+def refuse_key(source: Source, record: Record, key: str) -> BadRecord:
+    """The reason for a record whose key is not its event's."""
+    name = source.key_name
+    if not record.key:
+        return BadRecord("the record has no key" + (f"; it must be its {name}, {key!r}" if key else ""))
+    return BadRecord(
+        f"the record's key is {record.key.decode(errors='replace')!r}, but its {name} is {key!r}; they must be equal"
+    )
+
+
+def refuse_drift(timestamp: Millis, now_ms: Millis, max_drift_ms: Millis) -> BadRecord:
+    """The reason for a record from the future."""
+    return BadRecord(
+        f"timestamp {timestamp} is {(timestamp - now_ms) / 1000:.0f} s ahead of the clock; "
+        f"at most {max_drift_ms / 1000:.0f} s are allowed"
+    )

@@ -53,7 +53,7 @@ class EmbeddedPartSink:
             transaction.require_generation(app_id, generation)
             for tp, records in outputs.items():
                 transaction.append(tp, records)
-            transaction.commit_positions(app_id, [(part.source, part.next_offset)])
+            transaction.commit_positions(app_id, [(part.source, part.next_offset), *part.further])
             return transaction.append(part.changelog, rows)
 
         return await self._engine.write(store)

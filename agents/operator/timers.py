@@ -1,0 +1,257 @@
+"""Timers: per key and time, durable as rows of the changelog, taken out in the order of time.
+
+A timer is one row of the reserved state ``timers/event`` or ``timers/processing`` (user states cannot have a slash in their name): the
+key of the record that set it, the time as the row's part (8 bytes, big endian), and the value 01.
+
+In memory they are keys by time with a heap of the distinct times, in two halves: *fresh* ones are in no row yet, *kept* ones are.  A timer
+that is set and fires, or is deleted, between two freezes never reaches the changelog.  A kept time with a single key holds the bare
+key, which is a third of the memory.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
+
+from models.errors import StateError
+from models.time import Millis
+from tables.changelog import Row, part_suffix, row_prefix
+from tables.state import KeyContext
+from tables.store import StoredRows
+
+#: Later than every time.
+FAR: Millis = 1 << 62
+
+_SET = b"\x01"
+#: Times whose timers were all deleted wait in the heap until there are so many more of them than of the others.
+_STALE = 1024
+
+
+class TimeDomain(enum.StrEnum):
+    """Which clock a timer follows."""
+
+    EVENT = "event"
+    PROCESSING = "processing"
+
+
+class TimerQueue:
+    """Timers of one domain on one partition.  ``due`` is the earliest time that may have a timer, ``FAR`` without any."""
+
+    __slots__ = ("_by_key", "_context", "_dead", "_fresh", "_heap", "_kept", "_prefix", "domain", "due")
+
+    def __init__(self, domain: TimeDomain, context: KeyContext, stored: StoredRows) -> None:
+        self.domain = domain
+        self.due: Millis = FAR
+        self._context = context
+        self._prefix = row_prefix(f"timers/{domain}")
+        self._fresh: dict[Millis, dict[str, None]] = {}
+        self._kept: dict[Millis, str | dict[str, None]] = {}
+        self._heap: list[Millis] = []
+        #: rows to delete
+        self._dead: list[tuple[Millis, list[str]]] = []
+        #: while a snapshot is being written: times by key, as of its start
+        self._by_key: dict[str, list[Millis]] = {}
+        self._restore(stored)
+        stored.attach(self)
+
+    def _restore(self, stored: StoredRows) -> None:
+        kept = self._kept
+        for raw in list(stored.all_keys()):
+            key = raw.decode()
+            for part in stored.take(raw)[1] or ():
+                _keep(kept, int.from_bytes(part, "big", signed=True), key)
+        self._heap = list(kept)
+        heapify(self._heap)
+        self._settle()
+
+    def register(self, timestamp_ms: Millis) -> None:
+        """Set a timer of the current key.  Setting it twice is setting it once."""
+        fresh = self._fresh.get(timestamp_ms)
+        key = self._context.key
+        if fresh is not None:
+            if timestamp_ms not in self._kept or not self._is_kept(timestamp_ms, key):
+                fresh[key] = None
+            return
+        if timestamp_ms not in self._kept:
+            self._check(timestamp_ms)
+            heappush(self._heap, timestamp_ms)
+            if timestamp_ms < self.due:
+                self.due = timestamp_ms
+        elif self._is_kept(timestamp_ms, key):
+            return
+        self._fresh[timestamp_ms] = {key: None}
+
+    def delete(self, timestamp_ms: Millis) -> None:
+        """Take back a timer of the current key; nothing happens without it."""
+        key = self._context.key
+        fresh = self._fresh.get(timestamp_ms)
+        if fresh is not None and key in fresh:
+            del fresh[key]
+            if not fresh:
+                del self._fresh[timestamp_ms]
+        elif self._is_kept(timestamp_ms, key):
+            keys = self._kept[timestamp_ms]
+            if isinstance(keys, dict) and len(keys) > 1:
+                del keys[key]
+            else:
+                del self._kept[timestamp_ms]
+            self._dead.append((timestamp_ms, [key]))
+        else:
+            return
+        if len(self._heap) > 2 * (len(self._fresh) + len(self._kept)) + _STALE:
+            self._heap = list(self._fresh.keys() | self._kept.keys())
+            heapify(self._heap)
+        self._settle()
+
+    def take(self, most: int) -> tuple[Millis, list[str]]:
+        """At most ``most`` keys of the earliest time, which are no timers any more.  Only while ``due`` is not ``FAR``."""
+        timestamp_ms = self._heap[0]
+        kept = self._kept.get(timestamp_ms)
+        if kept is None:
+            keys = self._some(self._fresh, timestamp_ms, self._fresh[timestamp_ms], most)
+        else:
+            if isinstance(kept, str):
+                keys = [kept]
+                del self._kept[timestamp_ms]
+            else:
+                keys = self._some(self._kept, timestamp_ms, kept, most)
+            self._dead.append((timestamp_ms, keys))
+        self._settle()
+        return timestamp_ms, keys
+
+    @staticmethod
+    def _some(
+        of: dict[Millis, dict[str, None]] | dict[Millis, str | dict[str, None]],
+        timestamp_ms: Millis,
+        keys: dict[str, None],
+        most: int,
+    ) -> list[str]:
+        if len(keys) <= most:
+            del of[timestamp_ms]
+            return list(keys)
+        pop = keys.popitem
+        return [pop()[0] for _ in range(most)]
+
+    def freeze(self, rows: list[Row]) -> None:
+        """Append the rows of what changed since the last call, tombstones first."""
+        prefix, kept = self._prefix, self._kept
+        for timestamp_ms, keys in self._dead:
+            end = _row_end(timestamp_ms)
+            rows.extend([(prefix + key.encode() + end, None) for key in keys])
+        self._dead.clear()
+        for timestamp_ms, fresh in self._fresh.items():
+            end = _row_end(timestamp_ms)
+            rows.extend([(prefix + key.encode() + end, _SET) for key in fresh])
+            if timestamp_ms not in kept and len(fresh) > 1:
+                kept[timestamp_ms] = fresh
+            else:
+                for key in fresh:
+                    _keep(kept, timestamp_ms, key)
+        self._fresh.clear()
+
+    def of(self, key: str) -> list[Millis]:
+        """Times of a key's timers, in order.  Looks at all of them: for tests and queries."""
+        times = {timestamp_ms for timestamp_ms, keys in self._fresh.items() if key in keys}
+        times.update(timestamp_ms for timestamp_ms in self._kept if self._is_kept(timestamp_ms, key))
+        return sorted(times)
+
+    # What a snapshot asks (tables.store.LiveRows).  It is written piece by piece; what changes meanwhile is in the changelog after it.
+
+    def is_clean(self) -> bool:
+        """Whether nothing has changed since the last freeze."""
+        return not self._fresh and not self._dead
+
+    def live_keys(self) -> list[str]:
+        """Keys that have timers."""
+        by_key: dict[str, list[Millis]] = {}
+        for timestamp_ms, kept in self._kept.items():
+            for key in (kept,) if isinstance(kept, str) else kept:
+                by_key.setdefault(key, []).append(timestamp_ms)
+        for timestamp_ms, fresh in self._fresh.items():
+            for key in fresh:
+                by_key.setdefault(key, []).append(timestamp_ms)
+        self._by_key = by_key
+        return list(by_key)
+
+    def live_rows(self, keys: Sequence[str]) -> list[Row]:
+        """Rows of the timers that these keys had when ``live_keys`` was called; each key once."""
+        take, prefix = self._by_key.pop, self._prefix
+        return [
+            (prefix + key.encode() + _row_end(timestamp_ms), _SET) for key in keys for timestamp_ms in take(key, ())
+        ]
+
+    def trim(self, most: int) -> None:
+        """Timers stay in memory, whatever the store."""
+
+    def __len__(self) -> int:
+        kept = sum(1 if isinstance(keys, str) else len(keys) for keys in self._kept.values())
+        return kept + sum(map(len, self._fresh.values()))
+
+    def _is_kept(self, timestamp_ms: Millis, key: str) -> bool:
+        kept = self._kept.get(timestamp_ms)
+        if kept is None:
+            return False
+        return kept == key if isinstance(kept, str) else key in kept
+
+    def _settle(self) -> None:
+        heap, fresh, kept = self._heap, self._fresh, self._kept
+        while heap and heap[0] not in kept and heap[0] not in fresh:
+            heappop(heap)
+        self.due = heap[0] if heap else FAR
+
+    def _check(self, timestamp_ms: Millis) -> None:
+        if not -FAR < timestamp_ms < FAR:
+            raise StateError(
+                f"timer at {timestamp_ms} for the key {self._context.key!r}: a time is milliseconds since 1970"
+            )
+
+
+class Timers:
+    """What a function may do about timers: those of the current key, in both domains."""
+
+    __slots__ = (
+        "delete_event_time",
+        "delete_processing_time",
+        "event",
+        "processing",
+        "register_event_time",
+        "register_processing_time",
+    )
+
+    def __init__(self, event: TimerQueue, processing: TimerQueue) -> None:
+        self.event = event
+        self.processing = processing
+        # The queues' own methods: a timer per record is common, and a call through costs as much as the work.
+        self.register_event_time = event.register
+        self.delete_event_time = event.delete
+        self.register_processing_time = processing.register
+        self.delete_processing_time = processing.delete
+
+
+class NoTimers(Timers):
+    """The timers of a function without ``on_timer``: setting one is a mistake that would otherwise stay silent."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.register_event_time = self.register_processing_time = self._refuse
+        self.delete_event_time = self.delete_processing_time = self._refuse
+
+    def _refuse(self, timestamp_ms: Millis) -> None:
+        raise StateError(f"{self._name} uses timers but has no on_timer: define on_timer(self, timestamp_ms, ctx)")
+
+
+def _keep(kept: dict[Millis, str | dict[str, None]], timestamp_ms: Millis, key: str) -> None:
+    known = kept.get(timestamp_ms)
+    if known is None:
+        kept[timestamp_ms] = key
+    elif isinstance(known, dict):
+        known[key] = None
+    elif known != key:
+        kept[timestamp_ms] = {known: None, key: None}
+
+
+def _row_end(timestamp_ms: Millis) -> bytes:
+    return part_suffix(timestamp_ms.to_bytes(8, "big", signed=True))
