@@ -117,7 +117,8 @@ def _fails_itself(node: Node) -> bool:
     if function in {"bool", "int"}:
         return args[0].type in {"string", "double"}
     if function == "_/_":
-        return node.type == "int"
+        divisor = args[1]
+        return node.type == "int" or not (isinstance(divisor, Literal) and bool(divisor.value))
     if function in _INT_OVERFLOW:
         return node.type in {"int", "timestamp", "duration"}
     if function == "double":

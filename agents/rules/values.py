@@ -66,14 +66,13 @@ def int_modulo(a: int, b: int) -> int:
 
 
 def double_divide(a: float, b: float) -> float:
-    """IEEE quotient: infinite or NaN by zero, never an error."""
-    try:
-        return a / b
-    except ZeroDivisionError:
-        if a == 0 or a != a:
-            return float("nan")
-        negative = (a < 0) != (str(b)[0] == "-")
-        return float("-inf") if negative else float("inf")
+    """IEEE quotient, but dividing by zero is an error, as for integers: a rule that divides by nothing must not fire.
+
+    CEL itself would go on with an infinity, so ``amount / previous_amount() > 5.0`` would fire for every first transaction.
+    """
+    if b == 0:
+        raise ZeroDivisionError("divide by zero")
+    return a / b
 
 
 def int_of_double(value: float) -> int:
