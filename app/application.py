@@ -25,6 +25,7 @@ from agents.transport import PartSink, SealedPart
 from app.alerts import AlertFeed
 from app.broadcasts import BroadcastReader
 from app.health import LIVE, READY, STARTUP, Health
+from app.local_state import LocalState
 from app.members import Members, reachable_url
 from app.metrics import LaneCollector
 from app.recovery import LaneTableManager, StateRestorer, assigned_partitions, replay_source
@@ -34,6 +35,7 @@ from app.settings import ProcessingGuarantee, Settings
 from app.state_queries import LocalStateQueries
 from app.transport.batches import LaneTopic
 from app.transport.client import BrokerClient, connect, faust_url
+from app.worker import LaneWorker
 from models.errors import FamulusError, Fenced
 from models.topics import CATALOGUE, TopicNames, dlq_topic, spec_of
 from tables.log import TopicPartition
@@ -85,6 +87,7 @@ class FamulusApp(faust.App):
             store=settings.store,
             datadir=str(settings.data_dir / settings.app_id),
             TableManager=LaneTableManager,
+            Worker=LaneWorker,
             # The lanes commit on their own; what Faust is told here concerns plain agents only.
             processing_guarantee="at_least_once",
             consumer_auto_offset_reset="earliest",
@@ -100,7 +103,8 @@ class FamulusApp(faust.App):
         self.local_queries = LocalStateQueries(self)
         self.members = Members(settings.app_id, self.client, self._own_url, beacon=self.beacon)
         self.state_queries = RoutedStateQueries(self.local_queries, self.members, lambda: cast(Any, self.http_client))
-        self.restorer = StateRestorer(lambda: self.client().reader())
+        self.local_state = LocalState(settings)
+        self.restorer = StateRestorer(lambda: self.client().reader(), self.local_state)
         for spec in operators:
             self._add_operator(spec)
         self._add_broadcast_readers()
@@ -325,6 +329,8 @@ class FamulusApp(faust.App):
         drained = await asyncio.gather(*(lane.drain(self.drain_timeout) for lane in self.lanes))
         if not all(drained):
             log.warning("not everything was written within %s; it will be processed again", self.drain_timeout)
+        elif self.should_stop:
+            await self.local_state.save(opened.task.store for lane in self.lanes for opened in lane.partitions.values())
         for lane in self.lanes:
             for partition in list(lane.partitions):
                 await lane.close(partition)
