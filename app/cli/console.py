@@ -171,17 +171,29 @@ async def broker(settings: Settings) -> AsyncIterator[BrokerClient]:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run ``work`` to its end.  Ctrl-C and SIGTERM cancel it, let it clean up, and raise ``KeyboardInterrupt``."""
-    with _termination_as_interrupt(), asyncio.Runner() as runner:
-        return runner.run(work)
+    terminated = False
 
+    async def until_terminated() -> T:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
 
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    def interrupt(_number: int, _frame: object) -> None:
-        signal.raise_signal(signal.SIGINT)
+        def terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            if task is not None:
+                task.cancel()
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+        # Not by way of SIGINT: a shell's background job ignores that one.
+        loop.add_signal_handler(signal.SIGTERM, terminate)
+        try:
+            return await work
+        finally:
+            loop.remove_signal_handler(signal.SIGTERM)
+
+    with asyncio.Runner() as runner:
+        try:
+            return runner.run(until_terminated())
+        except asyncio.CancelledError:
+            if terminated:
+                raise KeyboardInterrupt from None
+            raise
