@@ -88,6 +88,32 @@ class RuleService:
             self._expect(rule.rule_id, expected_version)
             return await self._append(rule)
 
+    async def put_all(self, rules: Sequence[Rule]) -> Sequence[RuleVersion]:
+        """Append many rules in one go: all of them, or none where one is refused."""
+        for rule in rules:
+            admit(parse_rule(rule.rule_id.encode(), msgspec.json.encode(rule)))
+        async with self._lock:
+            await self._refresh()
+            claimed: dict[str, int] = {}
+            records = []
+            for rule in rules:
+                name = rule.rule_id
+                named = self._with_version(rule, claimed.get(name, self._book.next_version(name) - 1) + 1)
+                claimed[name] = named.version or 0
+                records.append(NewRecord(key=name.encode(), value=msgspec.json.encode(named)))
+            await self._create_topic()
+            places = await self._client.append(_TP.topic, records)
+            await self._refresh()
+            steps = [self._step_at(rule.rule_id, place[1]) for rule, place in zip(rules, places, strict=True)]
+            refused = [rule.rule_id for rule, step in zip(rules, steps, strict=True) if step is None]
+            if refused:
+                raise VersionConflict(
+                    f"{', '.join(refused[:5])}{' and others' if len(refused) > 5 else ''} changed at the same time, or "
+                    "are one rule too many; the rest is put. Look with famulus rules list and put these again.",
+                    current=None,
+                )
+            return [step for step in steps if step is not None]
+
     async def delete(self, rule_id: str, expected_version: int | None = None) -> RuleVersion:
         """Delete the rule; its history stays.
 
@@ -144,21 +170,28 @@ class RuleService:
             )
 
     async def _append(self, rule: Rule) -> RuleVersion:
+        named = self._with_version(rule, self._book.next_version(rule.rule_id))
+        return await self._write(rule.rule_id, msgspec.json.encode(named))
+
+    @staticmethod
+    def _with_version(rule: Rule, version: int) -> Rule:
         # With its version in the record, the fold refuses all but the first of two changes made from one version.
-        version = self._book.next_version(rule.rule_id)
         if rule.version is None:
-            rule = msgspec.structs.replace(rule, version=version)
-        elif rule.version < version:
+            return msgspec.structs.replace(rule, version=version)
+        if rule.version < version:
             raise RuleRefused(
                 f"rule {rule.rule_id}: version {rule.version} is not newer than {version - 1}; leave the version out"
             )
-        return await self._write(rule.rule_id, msgspec.json.encode(rule))
+        return rule
 
-    async def _write(self, rule_id: str, value: bytes | None) -> RuleVersion:
-        before = self._book.next_version(rule_id)
+    async def _create_topic(self) -> None:
         if not self._next_offset:
             spec = CATALOGUE[TopicNames.RULES]
             await self._client.create_topic(spec.name, spec.partitions, spec.config)
+
+    async def _write(self, rule_id: str, value: bytes | None) -> RuleVersion:
+        before = self._book.next_version(rule_id)
+        await self._create_topic()
         [(_, offset)] = await self._client.append(_TP.topic, [NewRecord(key=rule_id.encode(), value=value)])
         refusal = await self._refresh(watched=offset)
         if (step := self._step_at(rule_id, offset)) is not None:

@@ -69,10 +69,7 @@ def put(file: IO[bytes], as_json: bool) -> None:
     found = _read(file)
     _refuse(_name(file), found, as_json)
 
-    async def put_all(service: RuleService) -> list[RuleVersion]:
-        return [await service.put(rule) for rule in found.rules]
-
-    _show_steps(_with_service(put_all), as_json)
+    _show_steps(_with_service(lambda service: service.put_all(found.rules)), as_json)
 
 
 @rules.command(name="list")
