@@ -214,6 +214,7 @@ class Lane:
         closed.task.close()
         if isinstance(closed.task, AsyncTask):
             await closed.task.closed()
+        closed.task.store.close()
         if not self.partitions:
             await self._stop()
         await self.sink.close(self.spec.uid, closed.tp)

@@ -17,9 +17,10 @@ from faust.tables.recovery import Recovery
 
 from agents.lane import Lane
 from agents.operator import ReplayedProcessFunction
+from app.local_state import LocalState
 from models.errors import LogError, UnknownTopic
 from tables.log import LogReader, TopicPartition
-from tables.store import PartitionStore
+from tables.store import StateStore
 from tables.table import StateTableManager
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,15 @@ class Progress:
     def remaining(self) -> int:
         return sum(max(0, end - self.position[tp]) for tp, end in self.end.items())
 
+    @property
+    def read(self) -> int:
+        return sum(self.position[tp] - self.first[tp] for tp in self.end)
+
     def text(self) -> str | None:
         """One sentence while there is something left to read, else ``None``."""
         if not self.remaining:
             return None
-        done = sum(self.position[tp] - self.first[tp] for tp in self.end)
+        done = self.read
         total = done + self.remaining
         rate = done / max(time.monotonic() - self.started, 0.001)
         eta = f", about {self.remaining / rate:.0f} s left" if rate else ""
@@ -55,46 +60,71 @@ class StateRestorer:
     #: no record for so long, though the log says there are some: give up loudly
     stall_timeout = timedelta(seconds=60)
 
-    def __init__(self, reader: Callable[[], LogReader]) -> None:
+    def __init__(self, reader: Callable[[], LogReader], local: LocalState) -> None:
         self._reader_of = reader
+        self._local = local
         self.progress = Progress()
         #: seconds that the last restore took
         self.last_seconds = 0.0
 
-    async def restore(self, changelog: str, partitions: Iterable[int]) -> dict[int, PartitionStore]:
+    async def restore(self, changelog: str, partitions: Iterable[int]) -> dict[int, StateStore]:
         """Stores of the partitions as of the end of the changelog now.
 
-        The owners before us must have been fenced, so that the end cannot move.  Raises :class:`models.errors.LogError` if the log
-        stops giving records.
+        They begin with what this machine's disk has of them, so that only the rest is read, unless it is not of this changelog.  The
+        owners before us must have been fenced, so that the end cannot move.  Raises :class:`models.errors.LogError` if the log stops
+        giving records.
         """
-        stores = {partition: PartitionStore() for partition in partitions}
-        tps = [TopicPartition(changelog, partition) for partition in stores]
         reader = self._reader_of()
         await reader.start()
         collecting = gc.isenabled()
         gc.disable()  # millions of new objects, none of them garbage: collections would double the time
         started = time.monotonic()
+        stores: dict[TopicPartition, StateStore] = {}
         try:
-            ends = await reader.end_offsets(tps)
-            starts = await reader.start_offsets(tps)
-            await self._read(reader, stores, starts, ends)
-        except UnknownTopic:
-            return stores  # nothing was ever written
+            for partition in partitions:
+                stores[TopicPartition(changelog, partition)] = self._local.open(changelog, partition)
+            await self._catch_up(reader, stores)
+        except BaseException:
+            for store in stores.values():
+                store.close()
+            raise
         finally:
             if collecting:
                 gc.enable()
                 gc.freeze()  # what was restored is not scanned by later collections
             await reader.stop()
             self.last_seconds = time.monotonic() - started
-        return stores
+        log.info("%s: %d records read back in %.1f s", changelog, self.progress.read, self.last_seconds)
+        return {tp.partition: store for tp, store in stores.items()}
+
+    async def _catch_up(self, reader: LogReader, stores: dict[TopicPartition, StateStore]) -> None:
+        try:
+            ends = await reader.end_offsets(stores)
+            starts = await reader.start_offsets(stores)
+        except UnknownTopic:  # nothing was ever written
+            ends = starts = dict.fromkeys(stores, 0)
+        origins: dict[TopicPartition, str] = {}
+        for tp, store in stores.items():
+            reason = self._local.usable(store, starts[tp], ends[tp]) if store.next_offset else None
+            if reason is not None:
+                _discard(tp, store, reason)
+            origins[tp], store.origin = store.origin, ""
+        begins = {tp: max(starts[tp], store.resume_offset) for tp, store in stores.items()}
+        await self._read(reader, stores, begins, ends)
+        strangers = {tp: store for tp, store in stores.items() if origins[tp] and store.origin != origins[tp]}
+        for tp, store in strangers.items():
+            _discard(tp, store, "it comes from another changelog of this name")
+        if strangers:
+            await self._read(reader, strangers, starts, ends)
 
     async def _read(
         self,
         reader: LogReader,
-        stores: dict[int, PartitionStore],
+        stores: dict[TopicPartition, StateStore],
         starts: dict[TopicPartition, int],
         ends: dict[TopicPartition, int],
     ) -> None:
+        starts, ends = {tp: starts[tp] for tp in stores}, {tp: ends[tp] for tp in stores}
         progress = self.progress = Progress(time.monotonic(), dict(starts), dict(starts), dict(ends))
         left = {tp for tp in ends if starts[tp] < ends[tp]}
         reader.assign({tp: starts[tp] for tp in left})
@@ -106,7 +136,7 @@ class StateRestorer:
                 records, end = part.records, ends[part.tp]
                 if records and records[-1].offset >= end:
                     records = [record for record in records if record.offset < end]
-                stores[part.tp.partition].apply(records, part.next_offset)
+                stores[part.tp].apply(records, part.next_offset)
                 progress.position[part.tp] = part.next_offset
                 moved = time.monotonic()
                 if part.next_offset >= end:
@@ -120,6 +150,11 @@ class StateRestorer:
             if now - reported > 5 and (text := progress.text()):
                 reported = now
                 log.info(text)
+
+
+def _discard(tp: TopicPartition, store: StateStore, reason: str) -> None:
+    log.warning("the local state of %s[%d] is discarded, its changelog is read from the start: %s", *tp, reason)
+    store.reset()
 
 
 class LaneRecovery(Recovery):

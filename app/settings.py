@@ -66,7 +66,6 @@ class Settings:
 
     def __post_init__(self) -> None:
         _ = self.credentials  # refuses what does not go together
-        _refuse_what_this_version_lacks(self)
         if self.tokens_file is None and not is_loopback(self.web_bind):
             raise SettingsError(
                 f"FAMULUS_WEB_BIND={self.web_bind}: without FAMULUS_TOKENS_FILE the web server is open to whoever "
@@ -121,12 +120,6 @@ class Settings:
         held = {f.name: getattr(self, f.name) for f in fields(self)}
         held |= {name: "***" for name in _PASSWORDS if held[name] is not None}
         return f"Settings({', '.join(f'{name}={masked(repr(value))}' for name, value in held.items())})"
-
-
-def _refuse_what_this_version_lacks(settings: Settings) -> None:
-    """The one place that refuses what the interface promises and this version cannot do yet."""
-    if settings.store != "memory://":
-        raise SettingsError(f"FAMULUS_STORE={settings.store}: this version keeps state in memory only; use memory://")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from rocksdict import (
 
 from models.errors import StateError, StateUnavailable
 from models.time import Clock, SystemClock
-from tables.changelog import META_PREFIX, NO_PART, SEPARATOR, Row, part_suffix, split_row_key
+from tables.changelog import META_PREFIX, NO_PART, ORIGIN_KEY, SEPARATOR, Row, part_suffix, split_row_key
 from tables.log import Record
 from tables.store import KeyRows, LiveRows, StoreMeta
 
@@ -104,11 +104,18 @@ class RocksStore(StoreMeta):
     # -- rows come in
 
     def apply(self, records: Iterable[Record], next_offset: int) -> None:
-        rows = [(record.key, record.value) for record in records if record.key is not None]
-        for key, value in rows:
+        rows: list[Row] = []
+        resume_offset = self.resume_offset
+        for record in records:
+            key, value = record.key, record.value
+            if key is None:
+                continue
             if key.startswith(META_PREFIX):
                 self.read_meta(key, value)
-        self._write(rows, next_offset, self.next_offset)
+                if key == ORIGIN_KEY:
+                    resume_offset = record.offset
+            rows.append((key, value))
+        self._write(rows, next_offset, resume_offset)
 
     def seal(self, rows: Sequence[Row]) -> None:
         for key, value in rows:

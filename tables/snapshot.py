@@ -20,7 +20,8 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +29,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from models.errors import StateError
-from models.time import Millis, millis
+from models.time import Clock, Millis, millis
 from tables.changelog import NO_PART, Row, marker_row, row_prefix, split_row_key
 from tables.store import ColdRows, PartitionStore
 
@@ -63,6 +64,7 @@ class SnapshotWriter:
         self._rows = 0
         self._complete = False
         self._sealed_parts = 0
+        self._end: tuple[int, dict[bytes, bytes | None]] | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = path.with_name(path.name + ".tmp")
         self._file: BinaryIO = open(self._temporary, "wb")  # noqa: SIM115  (closed by publish or abort)
@@ -90,15 +92,18 @@ class SnapshotWriter:
 
     def ready(self) -> bool:
         """Whether everything that was visited is durable in the changelog."""
-        return self._complete and self._store.committed_parts >= self._sealed_parts
+        store = self._store
+        if not self._complete or store.committed_parts < self._sealed_parts:
+            return False
+        # Now, because ``publish`` may run in a thread while the store goes on.
+        self._end = store.next_offset, dict(marker_row(topic, marker) for topic, marker in store.markers.items())
+        return True
 
     def publish(self) -> None:
         """Make the file the partition's snapshot."""
-        if not self.ready():
+        if self._end is None and not self.ready():
             raise StateError(f"{self.path}: a part that the snapshot holds is not durable yet")
-        store = self._store
-        markers = dict(marker_row(topic, marker) for topic, marker in list(store.markers.items()))
-        self._block(["end", self._rows, store.next_offset, markers])
+        self._block(["end", self._rows, *(self._end or ())])
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -111,7 +116,8 @@ class SnapshotWriter:
 
     def abort(self) -> None:
         """Give up; the snapshot before stays."""
-        self._file.close()
+        with suppress(OSError):  # a full disk refuses what is still buffered
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
 
     def _blocks(self, work: list[tuple[str, ColdRows, list[str], list[bytes]]]) -> Iterator[int]:
@@ -239,3 +245,93 @@ def _blocks(file: BinaryIO) -> Iterator[Any]:
 def too_old(saved_ms: Millis, now_ms: Millis) -> bool:
     """Whether a local copy is older than the tombstones that its changelog's tail must still have."""
     return not 0 <= now_ms - saved_ms <= millis(MAX_AGE)
+
+
+class SnapshottingStore(PartitionStore):
+    """A store in memory that writes a snapshot of itself now and then, between the parts that pass through it.
+
+    ``elsewhere`` runs a blocking function away from the loop (``publish`` syncs the disk).  An operator whose state cannot be given out
+    whole, or a disk that refuses, costs a warning and the snapshot, never the operator.
+    """
+
+    def __init__(
+        self,
+        loaded: PartitionStore,
+        path: Path,
+        *,
+        changelog: str,
+        partition: int,
+        interval: timedelta,
+        clock: Clock,
+        elsewhere: Callable[[Callable[[], None]], object],
+    ) -> None:
+        super().__init__(check_mutations=loaded.check_mutations)
+        self.states, self.markers, self.origin = loaded.states, loaded.markers, loaded.origin
+        self.next_offset, self.resume_offset, self.saved_ms = loaded.next_offset, loaded.resume_offset, loaded.saved_ms
+        self.path = path
+        self._changelog = changelog
+        self._partition = partition
+        self._interval_ms = millis(interval)
+        self._clock = clock
+        self._elsewhere = elsewhere
+        self._writer: SnapshotWriter | None = None
+        self._next_ms = clock.now_ms() + self._interval_ms
+        #: snapshots published since the store was opened
+        self.published = 0
+
+    def seal(self, rows: Sequence[Row]) -> None:
+        super().seal(rows)
+        if self._writer is not None:
+            self._step(self._writer, KEYS_PER_STEP)
+        elif self._clock.now_ms() >= self._next_ms:
+            self._next_ms = self._clock.now_ms() + self._interval_ms
+            self._begin()
+
+    def committed(self, rows: Sequence[Row], next_offset: int) -> None:
+        super().committed(rows, next_offset)
+        writer = self._writer
+        if writer is not None and writer.ready():
+            self._writer = None
+            self._elsewhere(lambda: self._publish(writer))
+
+    def begin_last(self) -> SnapshotWriter | None:
+        """A writer of everything, at a stop; ``None`` while memory and changelog do not say the same, or nothing was ever written."""
+        self.abort()
+        if self.sealed_parts != self.committed_parts or not is_clean(self) or not self.next_offset:
+            return None
+        self._begin()
+        writer, self._writer = self._writer, None
+        return writer
+
+    def abort(self) -> None:
+        """Give up the snapshot in hand."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.abort()
+
+    def close(self) -> None:
+        self.abort()
+
+    def _begin(self) -> None:
+        try:
+            self._writer = SnapshotWriter(
+                self, self.path, changelog=self._changelog, partition=self._partition, now_ms=self._clock.now_ms()
+            )
+        except (StateError, OSError) as exc:
+            log.warning("no snapshot of %s[%d]: %s", self._changelog, self._partition, exc)
+
+    def _step(self, writer: SnapshotWriter, keys: int) -> None:
+        try:
+            writer.step(keys)
+        except OSError as exc:
+            log.warning("no snapshot of %s[%d]: %s", self._changelog, self._partition, exc)
+            self.abort()
+
+    def _publish(self, writer: SnapshotWriter) -> None:
+        try:
+            writer.publish()
+        except OSError as exc:
+            log.warning("no snapshot of %s[%d]: %s", self._changelog, self._partition, exc)
+            writer.abort()
+        else:
+            self.published += 1

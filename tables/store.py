@@ -231,6 +231,8 @@ class PartitionStore(StoreMeta):
                 continue
             if key.startswith(META_PREFIX):
                 self.read_meta(key, value)
+                if key == ORIGIN_KEY:
+                    self.resume_offset = record.offset
                 continue
             name, user_key, part = split_row_key(key)
             cold = names.get(name)

@@ -143,12 +143,12 @@ def test_faust_knows_our_commands_and_we_know_fausts(worker: Worker) -> None:
 
 
 def test_faust_ends_with_one_line_and_exit_code_2_for_a_bad_setting(worker: Worker) -> None:
-    env = {**worker.env, "FAMULUS_STORE": "rocksdb://"}
+    env = {**worker.env, "FAMULUS_STORE": "redis://"}
     done = subprocess.run(
         [str(BIN / "faust"), "-A", "app", "worker"], capture_output=True, text=True, env=env, timeout=30
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("famulus: FAMULUS_STORE=rocksdb://")
+    assert done.stderr.startswith("famulus: FAMULUS_STORE=redis://")
     assert done.stderr.count("\n") == 1
 
 
