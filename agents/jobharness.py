@@ -235,10 +235,6 @@ class JobHarness:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if not self._loop.is_closed() and not self._loop.is_running():
-            self._loop.close()
-
     # -- the worker
 
     async def _start(self) -> None:

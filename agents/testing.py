@@ -134,6 +134,8 @@ class OperatorHarness:
         self._sides: dict[str, list[Any]] = {}
         self._loop: VirtualLoop | None = None
         self._submits: asyncio.Task[None] | None = None
+        #: per input, the events given so far by offset: what a log would give again
+        self._given: list[dict[int, Any]] = [{} for _ in self._sources]
         #: values emitted so far, in order
         self.outputs: list[Any] = []
         self._start(function, snapshot)
@@ -221,6 +223,8 @@ class OperatorHarness:
             records.append(
                 HarnessRecord(self._next[number], source.timestamp(event), source.key(event).encode(), event)
             )
+            if isinstance(self._task, AsyncTask):
+                self._given[number][self._next[number]] = event
             self._next[number] += 1
         self._active_ms[number] = self._clock.now_ms()
         task = self._task
@@ -307,10 +311,11 @@ class OperatorHarness:
                 committed = self._commit()
                 since = []
 
-    def _commit(self) -> tuple[Snapshot, int, dict[str, int]]:
-        return self.snapshot(), len(self.outputs), {tag: len(values) for tag, values in self._sides.items()}
+    def _commit(self) -> tuple[Snapshot, list[int], int, dict[str, int]]:
+        sides = {tag: len(values) for tag, values in self._sides.items()}
+        return self.snapshot(), list(self._next), len(self.outputs), sides
 
-    def _go_back(self, snapshot: Snapshot, outputs: int, sides: dict[str, int]) -> None:
+    def _go_back(self, snapshot: Snapshot, committed: list[int], outputs: int, sides: dict[str, int]) -> None:
         del self.outputs[outputs:]
         for tag, values in self._sides.items():
             del values[sides.get(tag, 0) :]
@@ -318,7 +323,13 @@ class OperatorHarness:
             self._task.close()
             self._virtual.discard()
             self._submits = None
+        given = [list(events.items()) for events in self._given]
         self._start(self._pristine, snapshot)
+        for number, events in enumerate(given):  # in hand at the commit, but not done
+            for offset, event in events:
+                if self._task.inputs[number].next_offset <= offset < committed[number]:
+                    self._next[number] = offset
+                    self._process([event], number)
 
     def _play(self, step: Any) -> None:
         match step:

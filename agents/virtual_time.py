@@ -89,6 +89,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             raise failure[0]
         return result[0]
 
+    def __del__(self) -> None:
+        if not self.is_closed():  # nothing outside depends on it, so forgetting it is the way to end it
+            self.close()
+
     def discard(self) -> None:
         """Cancel what is left and close."""
         tasks = [task for task in asyncio.all_tasks(self) if not task.done()]

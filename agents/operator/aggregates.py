@@ -29,12 +29,10 @@ def value_type(function: Callable[..., Any]) -> Any:
 
 
 def takes_context(function: Callable[..., Any]) -> bool:
-    """Whether a window function wants ``ctx`` as a fourth argument."""
-    try:
-        inspect.signature(function).bind(None, None, None, None)
-    except TypeError:
-        return False
-    return True
+    """Whether a window function wants ``ctx``: it has four arguments without defaults."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return sum(1 for each in parameters if each.kind in positional and each.default is each.empty) == 4
 
 
 def values_of(result: Any) -> list[Any]:

@@ -16,6 +16,7 @@ from agents.operator.timers import TimerQueue
 from agents.testing import HarnessRecord, OperatorHarness
 from models.errors import StateError
 from tables import ValueState
+from tables.changelog import Marker, marker_row
 from tables.state import KeyContext
 from tables.store import PartitionStore
 
@@ -34,13 +35,14 @@ class Alarm(KeyedProcessFunction[Event, Any]):
 
     def process_element(self, event: Event, ctx: Context) -> Iterator[Any]:
         timers = ctx.timers
-        {
-            "event": timers.register_event_time,
-            "delete": timers.delete_event_time,
-            "processing": timers.register_processing_time,
-            "delete-processing": timers.delete_processing_time,
-            "none": lambda at: None,
-        }[event.action](event.at)
+        if event.action == "event":
+            timers.register_event_time(event.at)
+        elif event.action == "delete":
+            timers.delete_event_time(event.at)
+        elif event.action == "processing":
+            timers.register_processing_time(event.at)
+        elif event.action == "delete-processing":
+            timers.delete_processing_time(event.at)
         self.count.update((self.count.value() or 0) + 1)
         yield event.timestamp
 
@@ -238,8 +240,6 @@ def test_after_a_crash_timers_due_by_the_restored_watermark_fire_before_the_next
     h.process(Event("u", 1000, 2000))
     rows = h.snapshot().rows
     marker = [(key, value) for key, value in rows if key.startswith(b"\x00marker")][-1]
-    from tables.changelog import Marker, marker_row
-
     # A part that was cut between two slices: the watermark is past the timer, the timer is still there.
     cut = (*rows, marker_row("harness", Marker(1, 5000)))
     assert marker[0] == cut[-1][0]
