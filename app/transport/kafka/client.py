@@ -16,7 +16,7 @@ from app.transport.client import NewRecord
 from app.transport.credentials import OPEN, Credentials
 from app.transport.kafka import produce
 from app.transport.kafka.connection import Connection
-from app.transport.kafka.failures import translated
+from app.transport.kafka.failures import connecting, translated
 from app.transport.kafka.metadata import partition_counts
 from app.transport.kafka.reader import KafkaReader
 from models.errors import LogError, LogUnavailable, RecordTooLarge, UnknownTopic
@@ -47,7 +47,7 @@ class KafkaClient:
     async def __aenter__(self) -> KafkaClient:
         admin = AIOKafkaAdminClient(**self.connection.arguments("client"))
         try:
-            with translated(self.connection.url):
+            with connecting(self.connection.url):
                 await admin.start()
         except BaseException:
             await admin.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -61,3 +62,31 @@ def translated(what: str) -> Iterator[None]:
         yield
     except (kafka.KafkaError, kafka.IllegalOperation, OSError, TimeoutError) as error:
         raise in_our_words(error, what) from error
+
+
+class _Heard(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextmanager
+def connecting(url: str) -> Iterator[None]:
+    """As :func:`translated`, for the first contact with a cluster: aiokafka only logs why each server refused, so listen to its log."""
+    heard = _Heard()
+    log = logging.getLogger("aiokafka")
+    log.addHandler(heard)
+    try:
+        yield
+    except (kafka.KafkaError, OSError, TimeoutError) as error:
+        reasons = "; ".join(dict.fromkeys(heard.messages)) or str(error)
+        if any(word in reasons for word in ("Sasl", "Authentication", "CERTIFICATE", "SSL")):
+            fix = "check FAMULUS_KAFKA_SECURITY_PROTOCOL, FAMULUS_KAFKA_SASL_... and FAMULUS_KAFKA_SSL_..."
+        else:
+            fix = "start it or correct FAMULUS_BROKER (and FAMULUS_KAFKA_SECURITY_PROTOCOL, if it wants one)"
+        raise LogUnavailable(f"{url}: no connection to Kafka ({reasons}); {fix}") from error
+    finally:
+        log.removeHandler(heard)

@@ -125,7 +125,7 @@ class Fetching:
         consumer = self._consumer
         deadline = monotonic() + timeout
         while True:
-            mine = [tp for tp in active if tp in consumer.assignment()]
+            mine = [tp for tp in consumer.assignment() if tp in active]
             if not mine:
                 return {}
             epoch = self._epoch()

@@ -10,7 +10,7 @@ import aiokafka
 
 from app.transport.kafka import internals
 from app.transport.kafka.connection import Connection
-from app.transport.kafka.failures import translated
+from app.transport.kafka.failures import connecting, translated
 from app.transport.kafka.metadata import partition_counts
 from models.errors import LogUnavailable
 from tables.log import Slice, TopicPartition
@@ -51,7 +51,7 @@ class KafkaReader:
             fetch_max_bytes=FETCH_BYTES,
         )
         try:
-            with translated(self._connection.url):
+            with connecting(self._connection.url):
                 await consumer.start()
         except BaseException:
             await consumer.stop()

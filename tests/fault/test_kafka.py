@@ -1,0 +1,115 @@
+"""The faults of the campaign and of a cluster, on a real Kafka: nothing lost, nothing doubled, the state exact."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fault import campaign
+from tests.fault.campaign import APP, Report
+from tests.support.waiting import until
+from tests.support.worker import Worker
+
+pytestmark = pytest.mark.slow
+
+
+def test_kills_lose_nothing_double_nothing_and_leave_the_state_exact(tmp_path: Path, kafka_url: str) -> None:
+    report = campaign.run(tmp_path, seed=21, kills=5, count=8_000, broker=kafka_url)
+    assert report.expected > 1_000
+    assert report.exact, report.row()
+    assert report.ready_seconds[0] < 10  # a killed worker takes its own place; no session has to time out
+
+
+def test_at_least_once_loses_nothing_and_leaves_the_state_exact(tmp_path: Path, kafka_url: str) -> None:
+    report = campaign.run(
+        tmp_path, seed=22, kills=3, count=6_000, broker=kafka_url, FAMULUS_PROCESSING_GUARANTEE="at_least_once"
+    )
+    assert report.expected > 1_000
+    assert (report.lost, report.state_differs) == (0, 0), report.row()
+
+
+class Two:
+    """Two workers of one application while transactions arrive."""
+
+    def __init__(self, folder: Path, broker: str) -> None:
+        self.broker = broker
+        self.report = Report(seed=0, transactions=20_000)
+        asyncio.run(campaign.seed_topics(broker))
+        self.first, self.second = (Worker(folder / name, broker=broker, FAMULUS_APP_ID=APP) for name in ("a", "b"))
+        self.producing = campaign._produce_beside(broker, self.report.transactions, 5, slow=6)
+        for worker in (self.first, self.second):
+            worker.start()
+        for worker in (self.first, self.second):
+            worker.wait_ready()
+
+    def lag(self) -> int:
+        return asyncio.run(campaign.lag(self.broker))
+
+    def end(self) -> None:
+        for worker in (self.first, self.second):
+            worker.kill()
+        self.producing.kill()
+        self.producing.wait(10)
+
+    def compare(self, owner: Worker) -> None:
+        """``owner`` has all partitions: once everything is worked off, state and outputs equal the oracle."""
+        until(lambda: self.producing.poll() is not None, within=90, what="the producer is done")
+        until(lambda: self.lag() == 0, within=60, what="all transactions are worked off", every=0.3)
+        campaign._compare_state(owner, self.report)
+        assert owner.stop() == 0, owner.log_text()[-3000:]
+        campaign._compare_outputs(self.broker, self.report)
+        assert self.report.expected > 1_000
+        assert self.report.exact, self.report.row()
+
+
+@pytest.fixture
+def two(tmp_path: Path, kafka_url: str) -> Iterator[Two]:
+    pair = Two(tmp_path, kafka_url)
+    yield pair
+    pair.end()
+
+
+def test_workers_that_come_and_go_in_order_hand_their_partitions_over_at_once(two: Two) -> None:
+    for _ in range(2):
+        started = time.monotonic()
+        assert two.first.stop() == 0
+        until(lambda: len(partitions(two.second)) == 4, within=15, what="the other one has all partitions")
+        assert time.monotonic() - started < 8
+        two.first.start()
+        two.first.wait_ready()
+        until(lambda: 0 < len(partitions(two.first)) < 4, within=15, what="the partitions are shared again")
+    assert two.first.stop() == 0
+    until(lambda: len(partitions(two.second)) == 4, within=15, what="the other one has all partitions")
+    two.compare(two.second)
+
+
+def test_a_killed_worker_is_replaced_when_its_session_is_over(two: Two) -> None:
+    two.first.kill()
+    started = time.monotonic()
+    until(lambda: len(partitions(two.second)) == 4, within=30, what="the other one has all partitions")
+    assert time.monotonic() - started < 14
+    two.compare(two.second)
+
+
+def test_a_worker_that_slept_through_its_session_is_fenced_and_ends(two: Two) -> None:
+    assert two.first.process is not None
+    two.first.process.send_signal(signal.SIGSTOP)
+    until(lambda: len(partitions(two.second)) == 4, within=30, what="the other one has all partitions")
+    two.first.process.send_signal(signal.SIGCONT)
+    assert two.first.process.wait(20) == 1
+    assert "another worker has taken over" in two.first.log_text()
+    two.compare(two.second)
+
+
+def partitions(worker: Worker) -> set[int]:
+    """Partitions of the fraud operator that the worker has open."""
+    answer = worker.get("/v1/operators") or {"operators": []}
+    for operator in answer["operators"]:
+        if operator["uid"] == "fraud":
+            return {one["partition"] for one in operator["partitions"]}
+    return set()
