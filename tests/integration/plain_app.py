@@ -27,6 +27,7 @@ results = app.topic("results", partitions=4, **raw)
 
 counts = app.Table("counts", default=int, partitions=4)
 recent = app.Table("recent", default=int, partitions=4).hopping(60.0, 30.0, expires=3600.0)
+echoes = app.topic("echoes", partitions=4, **raw)
 limit_of = app.GlobalTable("limit_of", default=int, partitions=1)
 
 
@@ -50,3 +51,13 @@ async def count(stream: Any) -> None:
             "limit": limit_of[user],
         }
         await results.send(key=event.key, value=json.dumps(result).encode())
+
+
+if os.environ.get("LATE"):
+    app.topics._resubscribe_sleep_lock_seconds = 0.5  # Faust waits 45 s for further changes
+
+    @app.task
+    async def echo() -> None:
+        """A stream that begins when the worker is at work already: the subscription grows."""
+        async for event in app.topic("late", partitions=4, **raw).stream().events():
+            await echoes.send(key=event.key, value=event.value)

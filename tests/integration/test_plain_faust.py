@@ -135,6 +135,25 @@ async def test_a_global_table_is_known_to_every_agent_and_after_a_restart(tmp_pa
         assert limits == {("u0", 30), ("u1", 20), *((f"u{n}", 0) for n in range(2, 7))}
 
 
+async def test_a_topic_added_at_run_time_is_read_and_nobody_counts_twice(tmp_path: Path) -> None:
+    async with job(tmp_path) as work:
+        for topic in ("late", "echoes"):
+            await work.client.create_topic(topic, 4)
+        await work.client.append("late", [NewRecord(b"k", b"hello")])
+        await work.pay(3000)
+        with Worker(tmp_path, command=[*FAUST, "--without-web"], LATE="yes") as worker:
+            reader = work.client.reader()
+            await reader.start()
+            reader.assign({TopicPartition("echoes", partition): 0 for partition in range(4)})
+            [echo] = await reader.poll(DEADLINE)
+            await reader.stop()
+            assert [record.value for record in echo.records] == [b"hello"]
+            await work.pay(100)
+            await work.wait_for(3100)
+            assert worker.stop() == 0
+        assert work.counts() == work.exact()
+
+
 async def test_a_second_worker_stands_by_and_takes_over_when_the_first_dies(tmp_path: Path) -> None:
     async with job(tmp_path) as work:
         await work.pay(100)

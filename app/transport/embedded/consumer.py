@@ -180,8 +180,9 @@ class Consumer(LaneConsumerMixin, base.Consumer):
         be done again, on top of tables that already contain them.
         """
         self.stop_flow()
-        await cast(Any, self.app)._stop_fetcher()
+        self.app.flow_control.suspend()
         self.app.flow_control.clear()
+        await cast(Any, self.app)._stop_fetcher()
         await self.wait_empty()
 
     def assignment(self) -> set[TP]:
