@@ -21,13 +21,23 @@ class SessionEvent(msgspec.Struct, frozen=True, gc=False):
     """A step in a session's life.
 
     ``session_start`` is the session's start as known by then; a late event may move it back.  ``timestamp`` is the time of the event that
-    made the step, for ``SESSION_END`` that of the session's last event.
+    made the step, for ``SESSION_END`` that of the session's last event.  When a late event shows that two sessions are one, the later one
+    ends there, so every start has its end.
     """
 
     type: SessionEventType
     user_id: str
     session_start: Millis
     timestamp: Millis
+
+
+class SessionMetrics(msgspec.Struct, gc=False):
+    """What the sessions job counts of a session that is open: its events, the times of the first and last of them, and purchases."""
+
+    event_count: int
+    first_ms: Millis
+    last_ms: Millis
+    purchases: int = 0
 
 
 class SessionInsight(msgspec.Struct, frozen=True):

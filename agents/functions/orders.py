@@ -1,0 +1,158 @@
+"""Orders and their payments, joined by order id.
+
+Each order takes one payment, whichever of the two comes first.  What has waited for five minutes is given up: ``PAYMENT_TIMEOUT`` for an
+order, ``ORDER_NOT_FOUND`` for a payment.  A repeat of an order (same id) or of a payment (same payment id) changes nothing, also after
+the first one was done with, for as long as ``REMEMBERED``.  A further payment for an order that has one finds no order.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+
+from agents.operator import Context, KeyedCoProcessFunction, TimeDomain
+from models.errors import BadRecord
+from models.orders import EnrichedOrder, JoinStatus, Order, Payment
+from models.time import Millis, millis
+from tables import Ttl, ValueState
+
+TIMEOUT = timedelta(minutes=5)
+#: How long the ids of what is done are known, in event time.
+REMEMBERED = timedelta(hours=1)
+#: Payments of one order, waiting or remembered.
+MAX_PAYMENTS = 100
+
+_TIMEOUT_MS = millis(TIMEOUT)
+
+
+class WaitingPayment(msgspec.Struct):
+    """A payment whose order has not come.  ``due_ms``: when it is given up."""
+
+    payment: Payment
+    due_ms: Millis
+
+
+class Pending(msgspec.Struct):
+    """What of an order id waits for its other half: the order, or payments.  ``due_ms``: when the order is given up."""
+
+    order: Order | None = None
+    due_ms: Millis = 0
+    payments: list[WaitingPayment] = []
+
+
+class Done(msgspec.Struct):
+    """Of an order id: whether its order is done with, and which payments are."""
+
+    order: bool = False
+    payments: list[str] = []
+
+
+class OrderPaymentJoin(KeyedCoProcessFunction[Order, Payment, EnrichedOrder]):
+    """``time``: which clock the five minutes are counted by.
+
+    In event time, an order and a payment match if their timestamps are less than five minutes apart, whenever they arrive.  In processing
+    time, if they arrive less than five minutes apart.
+    """
+
+    pending = ValueState(Pending)
+    done = ValueState(Done, ttl=Ttl(REMEMBERED, time=Ttl.Time.EVENT))
+
+    def __init__(self, *, time: TimeDomain = TimeDomain.EVENT) -> None:
+        self._by_event_time = time is TimeDomain.EVENT
+
+    def open(self, ctx: Context) -> None:
+        self._outcomes = {status: ctx.metrics.counter("orders", status.value) for status in JoinStatus}
+        self._repeats = ctx.metrics.counter("repeats")
+
+    def process_element1(self, event: Order, ctx: Context) -> list[EnrichedOrder] | None:
+        pending = self.pending.value() or Pending()
+        if pending.order is not None or self._known().order:
+            self._repeats.inc()
+            return None
+        for waiting in pending.payments:
+            if self._match(event, waiting.payment):
+                self._unset(waiting.due_ms, ctx, pending, waiting)
+                pending.payments.remove(waiting)
+                self._keep(pending)
+                return [self._finish(event, waiting.payment, JoinStatus.MATCHED)]
+        pending.order, pending.due_ms = event, self._set(ctx)
+        self._keep(pending)
+        return None
+
+    def process_element2(self, event: Payment, ctx: Context) -> list[EnrichedOrder] | None:
+        pending = self.pending.value() or Pending()
+        if event.payment_id in self._known().payments or any(
+            waiting.payment.payment_id == event.payment_id for waiting in pending.payments
+        ):
+            self._repeats.inc()
+            return None
+        order = pending.order
+        if order is not None and self._match(order, event):
+            pending.order = None
+            self._unset(pending.due_ms, ctx, pending)
+            self._keep(pending)
+            return [self._finish(order, event, JoinStatus.MATCHED)]
+        if len(pending.payments) >= MAX_PAYMENTS:
+            raise BadRecord(f"{MAX_PAYMENTS} payments wait for the order {ctx.key!r} already")
+        pending.payments.append(WaitingPayment(event, self._set(ctx)))
+        self._keep(pending)
+        return None
+
+    def on_timer(self, timestamp_ms: Millis, ctx: Context) -> list[EnrichedOrder] | None:
+        pending = self.pending.value()
+        if pending is None:
+            return None
+        given_up = []
+        if pending.order is not None and pending.due_ms <= timestamp_ms:
+            given_up.append(self._finish(pending.order, None, JoinStatus.PAYMENT_TIMEOUT))
+            pending.order = None
+        for waiting in [one for one in pending.payments if one.due_ms <= timestamp_ms]:
+            given_up.append(self._finish(None, waiting.payment, JoinStatus.ORDER_NOT_FOUND))
+            pending.payments.remove(waiting)
+        self._keep(pending)
+        return given_up
+
+    def _match(self, order: Order, payment: Payment) -> bool:
+        return not self._by_event_time or abs(order.timestamp - payment.timestamp) < _TIMEOUT_MS
+
+    def _finish(self, order: Order | None, payment: Payment | None, status: JoinStatus) -> EnrichedOrder:
+        done = self._known()
+        if order is not None:
+            done.order = True
+        if payment is not None:
+            done.payments = [*done.payments, payment.payment_id][-MAX_PAYMENTS:]
+        self.done.update(done)
+        self._outcomes[status].inc()
+        return EnrichedOrder(order, payment, status)
+
+    def _known(self) -> Done:
+        return self.done.value() or Done()
+
+    def _keep(self, pending: Pending) -> None:
+        if pending.order is None and not pending.payments:
+            self.pending.clear()
+        else:
+            self.pending.update(pending)
+
+    # -- timers: one per time at which something of the order id is due
+
+    def _set(self, ctx: Context) -> Millis:
+        if self._by_event_time:
+            due = ctx.timestamp_ms + _TIMEOUT_MS
+            ctx.timers.register_event_time(due)
+        else:
+            due = ctx.processing_time_ms + _TIMEOUT_MS
+            ctx.timers.register_processing_time(due)
+        return due
+
+    def _unset(self, due_ms: Millis, ctx: Context, pending: Pending, gone: WaitingPayment | None = None) -> None:
+        """Delete the timer, unless something else of the order id is due then, too."""
+        if (pending.order is not None and pending.due_ms == due_ms) or any(
+            waiting.due_ms == due_ms for waiting in pending.payments if waiting is not gone
+        ):
+            return
+        if self._by_event_time:
+            ctx.timers.delete_event_time(due_ms)
+        else:
+            ctx.timers.delete_processing_time(due_ms)

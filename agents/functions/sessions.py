@@ -1,0 +1,261 @@
+"""Sessions: a user's events that come less than half an hour apart, in event time.
+
+A session closes when the watermark is half an hour past its last event; then its summary is emitted, once, and all its state is gone.
+Until then late events extend it, to either side, and may show that two sessions are one.  An event so late that it could only open a
+session that would be closed already goes to ``late-events``.
+
+A user has one open session, held in states of their own so that each event changes little of it.  Only while the watermark lags behind
+may there be earlier ones that are not closed yet; these are whole values in ``earlier``.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from datetime import timedelta
+
+import msgspec
+
+from agents.operator import Context, KeyedProcessFunction, OutputTag
+from models.events import EventType, UserEvent
+from models.sessions import SessionEvent, SessionEventType, SessionInsight, SessionMetrics, SessionSummary
+from models.time import Millis, millis
+from tables import ListState, MapState, Ttl, ValueState
+
+GAP = timedelta(minutes=30)
+#: A session with more events than this is engaged.
+ENGAGED_EVENTS = 10
+RECENT_EVENTS = 10
+#: Distinct pages and session ids that a session counts; further ones are counted together under OTHER.
+MAX_NAMES = 1000
+OTHER = "(other)"
+
+SESSION_EVENTS = OutputTag[SessionEvent]("session-events")
+SUMMARIES = OutputTag[SessionSummary]("session-summaries")
+
+_GAP_MS = millis(GAP)
+
+
+class OpenSession(msgspec.Struct):
+    """A whole session, while it waits for its end or is merged with another."""
+
+    metrics: SessionMetrics
+    pages: dict[str, int]
+    ids: dict[str, int]
+    recent: list[UserEvent]
+
+    def covers(self, timestamp_ms: Millis) -> bool:
+        return self.metrics.first_ms - _GAP_MS < timestamp_ms < self.metrics.last_ms + _GAP_MS
+
+    def add(self, event: UserEvent) -> None:
+        metrics = self.metrics
+        metrics.event_count += 1
+        metrics.first_ms = min(metrics.first_ms, event.timestamp)
+        metrics.last_ms = max(metrics.last_ms, event.timestamp)
+        if event.event_type == EventType.PURCHASE:
+            metrics.purchases += 1
+        elif event.event_type == EventType.PAGE_VIEW and event.page is not None:
+            _count(self.pages, event.page)
+        if event.session_id is not None:
+            _count(self.ids, event.session_id)
+        self.recent = [*self.recent, event][-RECENT_EVENTS:]
+
+    def absorb(self, later: OpenSession) -> None:
+        """Become one with a later session."""
+        mine, others = self.metrics, later.metrics
+        mine.event_count += others.event_count
+        mine.last_ms = others.last_ms
+        mine.purchases += others.purchases
+        for page, count in later.pages.items():
+            _count(self.pages, page, count)
+        for session_id, count in later.ids.items():
+            _count(self.ids, session_id, count)
+        self.recent = [*self.recent, *later.recent][-RECENT_EVENTS:]
+
+
+class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
+    """Insight per event; steps and summaries of sessions to the side."""
+
+    #: what the session's end is made of.  It must not expire before the timer that reads it: time may jump by more than any time to live.
+    session = ValueState(SessionMetrics)
+    #: the same, to be asked for while the session is fresh
+    metrics = ValueState(SessionMetrics, ttl=Ttl(timedelta(hours=2)))
+    recent = ListState(UserEvent, keep_last=RECENT_EVENTS)
+    pages = MapState(str, int)
+    ids = MapState(str, int)
+    start = ValueState(int)
+    earlier = ValueState(list[OpenSession])
+
+    def open(self, ctx: Context) -> None:
+        self._started = ctx.metrics.counter("sessions_started")
+        self._ended = ctx.metrics.counter("sessions_ended")
+        self._converted = ctx.metrics.counter("sessions_converted")
+
+    def process_element(self, event: UserEvent, ctx: Context) -> list[SessionInsight] | None:
+        timestamp = event.timestamp
+        metrics = self.session.value()
+        if (
+            metrics is None
+            or not metrics.first_ms - _GAP_MS < timestamp < metrics.last_ms + _GAP_MS
+            or self.earlier.value()
+        ):
+            return self._settle(event, ctx)
+        # Nearly every event: one more of the session that is open.
+        metrics.event_count += 1
+        if timestamp > metrics.last_ms:
+            metrics.last_ms = timestamp
+        elif timestamp < metrics.first_ms:
+            metrics.first_ms = timestamp
+            self.start.update(timestamp)
+        if event.event_type == EventType.PURCHASE:
+            metrics.purchases += 1
+        elif event.event_type == EventType.PAGE_VIEW and event.page is not None:
+            _count(self.pages, event.page)
+        self.session.update(metrics)
+        self.metrics.update(metrics)
+        self.recent.add(event)
+        if event.session_id is not None:
+            _count(self.ids, event.session_id)
+        ctx.output(
+            SESSION_EVENTS, SessionEvent(SessionEventType.EVENT_PROCESSED, event.user_id, metrics.first_ms, timestamp)
+        )
+        return [_insight(event.user_id, metrics, self.recent.get())]
+
+    def on_timer(self, timestamp_ms: Millis, ctx: Context) -> None:
+        """There is one timer per session, set when it began; what has happened since sets it anew."""
+        earlier = self.earlier.value()
+        if earlier:
+            still = [session for session in earlier if not self._over(session, timestamp_ms, ctx)]
+            if len(still) < len(earlier):
+                self._keep_earlier(still)
+        metrics = self.session.value()
+        if metrics is None:
+            return
+        if metrics.last_ms + _GAP_MS > timestamp_ms:
+            ctx.timers.register_event_time(metrics.last_ms + _GAP_MS)
+        else:
+            self._close(self._current(metrics), ctx)
+            self._clear()
+
+    def _over(self, session: OpenSession, timestamp_ms: Millis, ctx: Context) -> bool:
+        end = session.metrics.last_ms + _GAP_MS
+        if end > timestamp_ms:
+            ctx.timers.register_event_time(end)
+            return False
+        self._close(session, ctx)
+        return True
+
+    # -- the rare cases: a session begins, or there are several
+
+    def _settle(self, event: UserEvent, ctx: Context) -> list[SessionInsight] | None:
+        """Find the sessions that the event belongs to, in order of time: none, one, or two that it makes one."""
+        metrics = self.session.value()
+        sessions = list(self.earlier.value() or ())
+        if metrics is not None:
+            sessions.append(self._current(metrics))
+        mine = [session for session in sessions if session.covers(event.timestamp)]
+        if mine:
+            session = mine[0]
+        else:
+            end = event.timestamp + _GAP_MS
+            if end <= ctx.watermark_ms:
+                ctx.late(event)
+                return None
+            session = OpenSession(SessionMetrics(0, event.timestamp, event.timestamp), {}, {}, [])
+            sessions.append(session)
+            ctx.timers.register_event_time(end)
+            self._started.inc()
+            ctx.output(SESSION_EVENTS, _step(SessionEventType.SESSION_START, event.user_id, session.metrics, event))
+        for later in mine[1:]:
+            session.absorb(later)
+            sessions.remove(later)
+            self._ended.inc()
+            ctx.output(SESSION_EVENTS, _step(SessionEventType.SESSION_END, event.user_id, later.metrics))
+        session.add(event)
+        sessions.sort(key=lambda one: one.metrics.first_ms)
+        self._clear()
+        self._make_current(sessions[-1])
+        self._keep_earlier(sessions[:-1])
+        ctx.output(SESSION_EVENTS, _step(SessionEventType.EVENT_PROCESSED, event.user_id, session.metrics, event))
+        return [_insight(event.user_id, session.metrics, session.recent)]
+
+    def _current(self, metrics: SessionMetrics) -> OpenSession:
+        # Copies: the states are about to change.
+        return OpenSession(
+            copy(metrics),
+            dict(self.pages.entries()),
+            dict(self.ids.entries()),
+            list(self.recent.get()),
+        )
+
+    def _make_current(self, session: OpenSession) -> None:
+        self.session.update(session.metrics)
+        self.metrics.update(session.metrics)
+        self.start.update(session.metrics.first_ms)
+        self.recent.update(session.recent)
+        for page, count in session.pages.items():
+            self.pages.put(page, count)
+        for session_id, count in session.ids.items():
+            self.ids.put(session_id, count)
+
+    def _keep_earlier(self, sessions: list[OpenSession]) -> None:
+        if sessions:
+            self.earlier.update(sessions)
+        else:
+            self.earlier.clear()
+
+    def _clear(self) -> None:
+        self.session.clear()
+        self.metrics.clear()
+        self.start.clear()
+        self.recent.clear()
+        self.pages.clear()
+        self.ids.clear()
+
+    def _close(self, session: OpenSession, ctx: Context) -> None:
+        metrics = session.metrics
+        self._ended.inc()
+        if metrics.purchases:
+            self._converted.inc()
+        ctx.output(SESSION_EVENTS, _step(SessionEventType.SESSION_END, ctx.key, metrics))
+        ctx.output(
+            SUMMARIES,
+            SessionSummary(
+                ctx.key,
+                metrics.first_ms,
+                metrics.last_ms,
+                metrics.event_count,
+                _sorted(session.pages),
+                _sorted(session.ids),
+            ),
+        )
+
+
+def _step(
+    kind: SessionEventType, user_id: str, metrics: SessionMetrics, event: UserEvent | None = None
+) -> SessionEvent:
+    return SessionEvent(kind, user_id, metrics.first_ms, metrics.last_ms if event is None else event.timestamp)
+
+
+def _insight(user_id: str, metrics: SessionMetrics, recent: list[UserEvent]) -> SessionInsight:
+    types = [event.event_type for event in recent]
+    return SessionInsight(
+        user_id=user_id,
+        event_count=metrics.event_count,
+        session_duration_ms=metrics.last_ms - metrics.first_ms,
+        is_engaged=metrics.event_count > ENGAGED_EVENTS,
+        is_converting=EventType.PURCHASE in types,
+        recent_event_types=types,
+    )
+
+
+def _sorted(counts: dict[str, int]) -> dict[str, int]:
+    """The order in which a map comes back after a restart is its own; what is emitted must not depend on it."""
+    return dict(sorted(counts.items()))
+
+
+def _count(counts: MapState[str, int] | dict[str, int], name: str, by: int = 1) -> None:
+    known = counts.get(name)
+    if known is None and len(counts) >= MAX_NAMES:
+        name = OTHER
+        known = counts.get(name)
+    counts[name] = (known or 0) + by
