@@ -319,10 +319,16 @@ class FamulusApp(faust.App):
             raise
 
     def lane_offsets(self) -> dict[TP, int]:
-        """Where each lane partition goes on, as its restored marker says."""
-        return {
-            TP(tp.topic, tp.partition): offset for lane in self.lanes for tp, offset in lane.offsets().items() if offset
-        }
+        """Where each source partition goes on, as the restored markers say.
+
+        Operators that share a source may stand at different places: it goes on at the first of them, and the others skip what they
+        have.  One that is new to the source begins at its start.
+        """
+        offsets: dict[TP, list[int]] = {}
+        for lane in self.lanes:
+            for tp, offset in lane.offsets().items():
+                offsets.setdefault(TP(tp.topic, tp.partition), []).append(offset)
+        return {tp: min(found) for tp, found in offsets.items() if any(found)}
 
     async def _close_lanes(self) -> None:
         """Make durable what was processed, then forget the partitions; their state is read back when they return."""

@@ -14,7 +14,7 @@ from models.errors import SettingsError
 
 KAFKA_PORT = 9092
 #: Names that ``FAMULUS_JOBS`` may list.
-JOBS = ("fraud",)
+JOBS = ("fraud", "sessions", "profiles", "orders", "enrichment", "insights")
 
 _APP_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")

@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from agents.operator.timers import TimeDomain
 from app import setting_values as values
 from app.setting_values import JOBS, is_loopback, kafka_hosts, masked
 from app.transport.credentials import Credentials, SaslMechanism, SecurityProtocol
@@ -24,6 +25,13 @@ from models.time import millis
 PREFIX = "FAMULUS_"
 #: Fields that are a secret from the first to the last character.
 _PASSWORDS = frozenset({"kafka_sasl_password"})
+
+
+class EnrichmentOrder(enum.StrEnum):
+    """Whether enriched events leave in the order of the events, or each as its profile comes."""
+
+    ORDERED = "ordered"
+    UNORDERED = "unordered"
 
 
 class ProcessingGuarantee(enum.StrEnum):
@@ -51,6 +59,11 @@ class Settings:
     tokens_file: Path | None = None
     postgres_url: str | None = None
     redis_url: str | None = None
+    #: Lookups of profiles in flight, and connections kept for them.
+    enrichment_capacity: int = 50
+    enrichment_order: EnrichmentOrder = EnrichmentOrder.ORDERED
+    #: Which clock the five minutes count by that orders and payments wait for each other.
+    join_time: TimeDomain = TimeDomain.EVENT
     savepoint_url: str = "var/savepoints"
     #: A record this far ahead of this machine's clock is a bad record.
     max_drift: timedelta = timedelta(hours=2)
@@ -198,6 +211,14 @@ VARIABLES = (
     Variable(
         "FAMULUS_REDIS_URL", "redis_url", values.url("redis", "rediss", "unix"), "redis://HOST:PORT/DB", secret=True
     ),
+    Variable(
+        "FAMULUS_ENRICHMENT_CAPACITY",
+        "enrichment_capacity",
+        lambda text: values.whole(text, 1, 1000),
+        "a number from 1 to 1000",
+    ),
+    Variable("FAMULUS_ENRICHMENT_ORDER", "enrichment_order", EnrichmentOrder, ", ".join(EnrichmentOrder)),
+    Variable("FAMULUS_JOIN_TIME", "join_time", TimeDomain, ", ".join(TimeDomain)),
     Variable("FAMULUS_SAVEPOINT_URL", "savepoint_url", values.savepoint, "a folder, s3://, gs:// or az://"),
     Variable(
         "FAMULUS_MAX_DRIFT_MS", "max_drift", values.milliseconds(0, 366 * 86_400_000), "milliseconds from 0 to a year"
@@ -214,4 +235,14 @@ VARIABLES = (
     Variable("FAMULUS_KAFKA_SSL_KEYFILE", "kafka_ssl_keyfile", values.file, "a PEM file"),
 )
 
-__all__ = ["JOBS", "VARIABLES", "ProcessingGuarantee", "Settings", "Variable", "is_loopback", "kafka_hosts", "masked"]
+__all__ = [
+    "JOBS",
+    "VARIABLES",
+    "EnrichmentOrder",
+    "ProcessingGuarantee",
+    "Settings",
+    "Variable",
+    "is_loopback",
+    "kafka_hosts",
+    "masked",
+]

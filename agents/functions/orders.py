@@ -89,8 +89,8 @@ class OrderPaymentJoin(KeyedCoProcessFunction[Order, Payment, EnrichedOrder]):
             return None
         order = pending.order
         if order is not None and self._match(order, event):
-            pending.order = None
-            self._unset(pending.due_ms, ctx, pending)
+            due, pending.order, pending.due_ms = pending.due_ms, None, 0
+            self._unset(due, ctx, pending)
             self._keep(pending)
             return [self._finish(order, event, JoinStatus.MATCHED)]
         if len(pending.payments) >= MAX_PAYMENTS:
@@ -106,7 +106,7 @@ class OrderPaymentJoin(KeyedCoProcessFunction[Order, Payment, EnrichedOrder]):
         given_up = []
         if pending.order is not None and pending.due_ms <= timestamp_ms:
             given_up.append(self._finish(pending.order, None, JoinStatus.PAYMENT_TIMEOUT))
-            pending.order = None
+            pending.order, pending.due_ms = None, 0
         for waiting in [one for one in pending.payments if one.due_ms <= timestamp_ms]:
             given_up.append(self._finish(None, waiting.payment, JoinStatus.ORDER_NOT_FOUND))
             pending.payments.remove(waiting)
