@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 
 import click
 
@@ -19,17 +21,28 @@ _LOGLEVEL = ("-l", "--loglevel")
     },
 )
 @click.option("--jobs", metavar="NAME,...", help="Jobs to run, instead of those in FAMULUS_JOBS or all.")
+@click.option(
+    "--processes",
+    metavar="N|auto",
+    help="Run N workers under one parent that restarts them; auto: one per core.",
+)
 @click.argument("faust_options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF FAUST WORKER]...")
-def worker(jobs: str | None, faust_options: tuple[str, ...]) -> None:
+def worker(jobs: str | None, processes: str | None, faust_options: tuple[str, ...]) -> None:
     """Run the jobs (all by default) until Ctrl-C or SIGTERM.
 
     \b
     Example: famulus worker
              famulus worker --jobs fraud -l debug
+             famulus worker --processes 4
 
     The same as faust -A app worker -l info; its options work here, too: -l LEVEL, -f LOGFILE, --without-web,
     -p PORT, ...  A second worker on the embedded log waits as a hot spare.
+
+    With --processes each worker has a web port of its own, counted up from FAMULUS_WEB_PORT, and answers for its own partitions.
     """
+    if processes is not None:
+        supervise(processes, jobs, faust_options)
+        return
     # The whole command line loads every command, so what needs Faust's commands is imported only here.
     from app.cli.main import run_faust
 
@@ -37,6 +50,20 @@ def worker(jobs: str | None, faust_options: tuple[str, ...]) -> None:
         os.environ["FAMULUS_JOBS"] = jobs or ","
     level = () if _names_loglevel(faust_options) else ("-l", "info")
     run_faust(["worker", *level, *faust_options])
+
+
+def supervise(processes: str, jobs: str | None, faust_options: tuple[str, ...]) -> None:
+    """Run several workers, and end with their exit code."""
+    from app.settings import Settings
+    from app.supervisor import Supervisor, count_of
+
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s")
+    settings = Settings.from_env(os.environ)  # what is wrong is said once, not by every worker
+    command = [sys.executable, "-m", "app.cli", "worker"]
+    if jobs is not None:
+        command += ["--jobs", jobs]
+    supervisor = Supervisor([*command, *faust_options], count_of(processes), settings.web_port, os.environ)
+    sys.exit(supervisor.run())
 
 
 def _names_loglevel(options: tuple[str, ...]) -> bool:

@@ -16,10 +16,10 @@ from faust.types import TP
 
 from app.settings import ProcessingGuarantee
 from app.transport.batches import LaneConsumerMixin
-from app.transport.kafka import internals, membership
+from app.transport.kafka import internals, membership, quiet
 from app.transport.kafka.fetching import FETCH_WAIT_MS, Fetching
 from app.transport.kafka.watch import Watch
-from models.errors import LogUnavailable
+from models.errors import LogError, LogUnavailable
 from tables.log import TopicPartition
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ FETCH_BYTES = 16 << 20
 SMALLEST_WINDOW, LARGEST_WINDOW = 0.010, 0.025
 
 
+#: A worker that has not heard of its group for so long is not ready.
+SILENCE_SECONDS = 5.0
+
+
 class ConsumerThread(base.AIOKafkaConsumerThread):
     """The thread that talks to the broker."""
 
@@ -48,6 +52,7 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
     # -- life
 
     async def on_start(self) -> None:
+        quiet.install()
         await super().on_start()
         consumer = self._ensure_consumer()
         self._fetching = Fetching(
@@ -141,6 +146,13 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
         """Whether the group has confirmed this member within its session.  Unknown counts as yes: then only the group's own timing helps."""
         return self._lease is None or monotonic() < self._lease.lease_end
 
+    @property
+    def silent_seconds(self) -> float:
+        """How long ago the group was last heard of, 0.0 where that is not known."""
+        if self._lease is None or not self._lease.lease_end:
+            return 0.0
+        return max(0.0, monotonic() - self._lease.lease_end + membership.SESSION_SECONDS)
+
     async def commit_lanes(self, offsets: Mapping[TopicPartition, int]) -> None:
         await self.call_thread(self._commit_lanes, offsets)
 
@@ -171,6 +183,40 @@ class Consumer(LaneConsumerMixin, base.Consumer):
 
     def wake_fetch(self) -> None:
         self._thread.wake()
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Why this worker is not ready, in words: the broker is silent."""
+        silent = self._thread.silent_seconds
+        if silent < SILENCE_SECONDS:
+            return None
+        return f"Kafka has not answered for {silent:.0f} s; the worker goes on by itself when it does"
+
+    async def perform_seek(self) -> None:
+        await super().perform_seek()
+        await self._compare_with_the_log()
+
+    async def _compare_with_the_log(self) -> None:
+        """A marker that the source's log does not reach means that the topic was made anew: going on would pass over its records."""
+        wanted = {tp: offset for tp, offset in self.lane_positions().items() if tp in self.assignment()}
+        if not wanted:
+            return
+        ends = await self.highwaters(*wanted)
+        starts = await self.earliest_offsets(*wanted)
+        for tp, offset in wanted.items():
+            where = f"{tp.topic}[{tp.partition}]"
+            if offset > ends[tp]:
+                raise LogError(
+                    f"{where} ends at {ends[tp]}, but the state of {self.app.conf.id} contains it up to {offset}: the topic was made "
+                    "anew; start under a new FAMULUS_APP_ID, or delete the application's changelog topics to begin again"
+                )
+            if offset < starts[tp]:
+                log.error(
+                    "%s: records %d to %d were deleted before they were processed; raise the topic's retention.ms",
+                    where,
+                    offset,
+                    starts[tp] - 1,
+                )
 
     # -- what the sink asks (app.transport.kafka.sink.Membership)
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 #: Size of a record batch: below 1,048,588 bytes, which brokers take by default.  A larger single record makes a batch of its own.
 BATCH_BYTES = 1_000_000
 #: aiokafka's wait before it tries again; most of what is tried again is a transaction whose predecessor needs a millisecond more.
-RETRY_BACKOFF_MS = 10
+RETRY_BACKOFF_MS = 20
 ADD_PARTITIONS_BACKOFF_SECONDS = 0.004
 #: A broker may be away so long before it gives a transaction up.
 TRANSACTION_TIMEOUT_MS = 300_000
