@@ -33,6 +33,21 @@ async def main(url, topic, name, count):
 asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
 """
 
+#: Appends when it is told to, and says when the append was done (the machine's monotonic clock).
+ONE_APPEND = """
+import asyncio, sys, time
+from app.transport.client import NewRecord, connect
+
+async def main(url, topic):
+    async with connect(url) as client:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        await client.append(topic, [NewRecord(b"k", b"news")])
+        print(time.monotonic(), flush=True)
+
+asyncio.run(main(sys.argv[1], sys.argv[2]))
+"""
+
 
 @asynccontextmanager
 async def reading(client: BrokerClient, positions: Mapping[TopicPartition, int]) -> AsyncIterator[LogReader]:
@@ -278,6 +293,27 @@ async def test_a_poll_under_way_hears_of_an_append(broker: Broker, client: Broke
         [slice_] = await polling
         assert [record.value for record in slice_.records] == [b"news"]
         assert monotonic() - started < 2.0
+
+
+async def test_a_poll_under_way_hears_of_another_process(broker: Broker, client: BrokerClient, topic: str) -> None:
+    await client.create_topic(topic, 1)
+    producer = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", ONE_APPEND, broker.url, topic),
+        cwd=Path(__file__).parents[2],
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert producer.stdout is not None
+    assert await producer.stdout.readline() == b"ready\n"
+    async with reading(client, {TopicPartition(topic, 0): 0}) as reader:
+        polling = asyncio.create_task(reader.poll(DEADLINE))
+        assert not (await asyncio.wait([polling], timeout=0.1))[0], "there is nothing to be read yet"
+        answer = asyncio.create_task(producer.communicate(b"now\n"))
+        [slice_] = await polling
+        heard = monotonic()
+        appended = float((await answer)[0])
+    assert [record.value for record in slice_.records] == [b"news"]
+    assert heard - appended < 1.0
 
 
 async def test_an_offset_that_is_not_there_means_the_first_one(client: BrokerClient, topic: str) -> None:

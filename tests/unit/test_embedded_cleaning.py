@@ -135,6 +135,20 @@ def test_a_young_tombstone_stays_and_an_old_one_goes(bench: Bench) -> None:
     assert bench.offsets() == [2]
 
 
+def test_a_tombstone_merged_with_an_older_row_does_not_go_early(bench: Bench) -> None:
+    bench.append((b"a", b"1"))
+    bench.clock.advance(timedelta(minutes=40))
+    bench.append((b"b", None), (b"c", b"1"))
+    bench.compact()
+    assert bench.rows() == 1
+    bench.clock.advance(timedelta(hours=23, minutes=40))
+    bench.compact()
+    assert bench.offsets() == [0, 1, 2], "the first row is older than a day, the tombstone is not"
+    bench.clock.advance(timedelta(hours=1))
+    bench.compact()
+    assert bench.offsets() == [0, 2]
+
+
 def test_tombstones_age_although_new_records_keep_coming(bench: Bench) -> None:
     bench.append((b"gone", None))
     for hour in range(30):
