@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -10,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from app.transport.client import NewRecord, connect
+from models.topics import TopicNames
 from tests.fault import campaign
 from tests.fault.campaign import APP, Report
+from tests.support.kafka import KafkaBroker, NoKafka, jars
 from tests.support.waiting import until
 from tests.support.worker import Worker
+from tests.support.workload import transactions
 
 pytestmark = pytest.mark.slow
 
@@ -113,3 +118,48 @@ def partitions(worker: Worker) -> set[int]:
         if operator["uid"] == "fraud":
             return {one["partition"] for one in operator["partitions"]}
     return set()
+
+
+def test_a_broker_that_is_killed_and_comes_back_costs_nothing_but_time(tmp_path: Path) -> None:
+    sent = list(transactions(9_000, seed=3))
+    report = Report(seed=3, transactions=len(sent))
+    with own_broker(tmp_path / "kafka") as broker:
+        asyncio.run(campaign.seed_topics(broker.url))
+        asyncio.run(append(broker.url, sent[:3_000]))
+        with Worker(tmp_path / "worker", broker=broker.url, FAMULUS_APP_ID=APP) as worker:
+            worker.wait_ready()
+            asyncio.run(append(broker.url, sent[3_000:6_000]))
+            broker.kill()
+            until(lambda: worker.get("/readyz") is None, within=15, what="the worker says that it is not ready")
+            assert worker.running
+            broker.start()
+            asyncio.run(append(broker.url, sent[6_000:]))
+            until(
+                lambda: asyncio.run(campaign.lag(broker.url)) == 0,
+                within=60,
+                what="everything is worked off",
+                every=0.3,
+            )
+            worker.wait_ready()
+            campaign._compare_state(worker, report)
+            assert worker.stop() == 0
+            assert worker.runs == 1
+        campaign._compare_outputs(broker.url, report)
+    assert report.expected > 500
+    assert report.exact, report.row()
+
+
+async def append(url: str, sent: list[tuple[str, bytes]]) -> None:
+    async with connect(url) as client:
+        await client.append(TopicNames.TRANSACTIONS, [NewRecord(user.encode(), value) for user, value in sent])
+
+
+def own_broker(folder: Path) -> KafkaBroker:
+    """A broker that a test may kill."""
+    try:
+        jars()
+    except NoKafka as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    return KafkaBroker(folder)
