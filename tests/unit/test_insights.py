@@ -6,6 +6,7 @@ import random
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents.functions.insights import user_insights
@@ -13,6 +14,7 @@ from agents.testing import Crash, OperatorHarness, Watermark
 from models.events import UserEvent
 from models.insights import UserInsight
 from models.profiles import EnrichedUserEvent, Enrichment, UserProfile
+from tests.support import models
 from tests.support.events import START_MS, user_events
 
 FIVE_MS = 300_000
@@ -55,21 +57,7 @@ def test_a_user_without_a_profile_has_an_unknown_tier() -> None:
 
 
 def model(events: list[EnrichedUserEvent]) -> list[UserInsight]:
-    windows: dict[tuple[str, int], list[EnrichedUserEvent]] = {}
-    for event in events:
-        windows.setdefault((event.user_id, event.timestamp // FIVE_MS * FIVE_MS), []).append(event)
-    return [
-        UserInsight(
-            user,
-            start,
-            start + FIVE_MS,
-            len(mine),
-            sum(event.event.event_type == "PURCHASE" for event in mine),
-            sum(event.event.event_type == "PAGE_VIEW" for event in mine),
-            mine[0].profile.tier,
-        )
-        for (user, start), mine in windows.items()
-    ]
+    return msgspec.convert(models.insights(msgspec.to_builtins(events)), list[UserInsight])
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents.functions.orders import MAX_PAYMENTS, OrderPaymentJoin
@@ -14,6 +14,7 @@ from agents.operator import TimeDomain
 from agents.testing import Crash, OperatorHarness, Second, Watermark
 from models.errors import BadRecord
 from models.orders import EnrichedOrder, JoinStatus, Order, Payment
+from tests.support import models
 from tests.support.events import MINUTE_MS, START_MS, orders_and_payments
 
 MATCHED, TIMEOUT, NOT_FOUND = JoinStatus.MATCHED, JoinStatus.PAYMENT_TIMEOUT, JoinStatus.ORDER_NOT_FOUND
@@ -174,33 +175,15 @@ def test_what_is_done_is_forgotten_after_an_hour() -> None:
 
 # -- against SQL
 
-OUTCOMES = """
-WITH o AS (SELECT DISTINCT * FROM orders), p AS (SELECT DISTINCT * FROM payments),
-m AS (SELECT o.id AS o, p.id AS p FROM o JOIN p ON p.o = o.id WHERE abs(o.t - p.t) < 300000)
-SELECT o, p, 'MATCHED' FROM m
-UNION ALL SELECT id, NULL, 'PAYMENT_TIMEOUT' FROM o WHERE id NOT IN (SELECT o FROM m)
-UNION ALL SELECT NULL, id, 'ORDER_NOT_FOUND' FROM p WHERE id NOT IN (SELECT p FROM m)
-"""
-
 
 def by_sql(records: list[Order | Payment]) -> Counter[tuple[str | None, str | None, str]]:
-    with sqlite3.connect(":memory:") as db:
-        db.execute("CREATE TABLE orders (id, t)")
-        db.execute("CREATE TABLE payments (id, o, t)")
-        for one in records:
-            if isinstance(one, Order):
-                db.execute("INSERT INTO orders VALUES (?, ?)", (one.order_id, one.timestamp))
-            else:
-                db.execute("INSERT INTO payments VALUES (?, ?, ?)", (one.payment_id, one.order_id, one.timestamp))
-        return Counter(db.execute(OUTCOMES).fetchall())
+    orders = [msgspec.to_builtins(one) for one in records if isinstance(one, Order)]
+    payments = [msgspec.to_builtins(one) for one in records if isinstance(one, Payment)]
+    return models.join(orders, payments)
 
 
-def outcome(one: EnrichedOrder) -> tuple[str | None, str | None, str]:
-    return (
-        one.order.order_id if one.order else None,
-        one.payment.payment_id if one.payment else None,
-        one.status.value,
-    )
+def by_join(made: OperatorHarness) -> Counter[tuple[str | None, str | None, str]]:
+    return models.joined(msgspec.to_builtins(made.outputs))
 
 
 def script(records: list[Order | Payment]) -> list[Any]:
@@ -212,7 +195,7 @@ def test_the_join_is_that_of_sql_under_disorder_and_repeats(seed: int) -> None:
     records = orders_and_payments(seed, 300)
     made = harness(out_of_orderness=timedelta(seconds=10))
     made.run([*script(records), Watermark(1 << 60)])
-    assert Counter(map(outcome, made.outputs)) == by_sql(records)
+    assert by_join(made) == by_sql(records)
     assert list(made.keys("pending")) == []
 
 
@@ -224,4 +207,4 @@ def test_the_same_comes_out_whenever_the_worker_dies(seed: int) -> None:
         steps += [step, Crash()] if number % 5 == seed else [step]
     made = harness(out_of_orderness=timedelta(seconds=10))
     made.run([*steps, Watermark(1 << 60)], commit_every=7)
-    assert Counter(map(outcome, made.outputs)) == by_sql(records)
+    assert by_join(made) == by_sql(records)

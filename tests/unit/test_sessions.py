@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents.functions.sessions import MAX_NAMES, OTHER, SessionAnalytics
 from agents.testing import Crash, OperatorHarness, Watermark
 from models.events import EventType, UserEvent
 from models.sessions import SessionEvent, SessionEventType, SessionSummary
+from tests.support import models
 from tests.support.events import MINUTE_MS, START_MS, user_events
 
-GAP_MS = 30 * MINUTE_MS
+GAP_MS = models.GAP_MS
 STATES = ("session", "metrics", "recent", "pages", "ids", "start", "earlier")
 
 
@@ -221,25 +222,7 @@ def test_an_idle_partition_closes_its_sessions_though_nothing_more_arrives() -> 
 
 def clusters(events: list[UserEvent]) -> list[SessionSummary]:
     """All sessions of these events, whatever their order."""
-    found = []
-    for user in {event.user_id for event in events}:
-        mine = sorted((event for event in events if event.user_id == user), key=lambda event: event.timestamp)
-        starts = [0, *(i for i, (a, b) in enumerate(pairwise(mine), 1) if b.timestamp - a.timestamp >= GAP_MS)]
-        for first, last in zip(starts, [*starts[1:], len(mine)], strict=True):
-            session = mine[first:last]
-            pages = [one.page for one in session if one.event_type == "PAGE_VIEW" and one.page]
-            ids = [one.session_id for one in session if one.session_id]
-            found.append(
-                SessionSummary(
-                    user,
-                    session[0].timestamp,
-                    session[-1].timestamp,
-                    len(session),
-                    {page: pages.count(page) for page in pages},
-                    {name: ids.count(name) for name in ids},
-                )
-            )
-    return found
+    return msgspec.convert(models.sessions(msgspec.to_builtins(events)), list[SessionSummary])
 
 
 def by_time(found: list[SessionSummary]) -> list[SessionSummary]:
