@@ -37,7 +37,10 @@ class StampedItems(Items[T]):
 
     def effective(self) -> list[Millis]:
         """When each element was renewed last."""
-        return [max(stamp, self.renewed) for stamp in self.stamps]
+        renewed = self.renewed
+        if renewed <= self.oldest:
+            return self.stamps
+        return [max(stamp, renewed) for stamp in self.stamps]
 
 
 class ListWithTtl(Expiring, ListState[T]):
@@ -46,16 +49,29 @@ class ListWithTtl(Expiring, ListState[T]):
     items_type = StampedItems
 
     def add(self, item: T) -> None:
-        key = self._context.key
+        context = self._context
+        key = context.key
         if self._per_access:
             self._visit(self._per_access)
-        items: StampedItems[T] = self._alive(key) or self._new(key)
-        now = self._now()
+        # Inline: this is the write of every record.
+        event_time = self._event_time
+        items = self._rows.get(key)
+        if (
+            items is None
+            or (context.watermark_ms if event_time else context.processing_time_ms) >= items.oldest + self._ttl_ms
+        ):
+            items = self._alive(key) or self._new(key)
+        now = self._now() if event_time else context.processing_time_ms
         items.append(item)
         items.stamps.append(now)
-        items.oldest = min(items.oldest, now)
+        if now < items.oldest:
+            items.oldest = now
         if len(items) > self._last:
-            self._drop_oldest(items, 1)
+            del items[0]
+            stamps = items.stamps
+            del stamps[0]
+            # Stamps of processing time only grow; others may be in any order.
+            items.oldest = min(stamps) if event_time else stamps[0]
         fresh = items.fresh
         if fresh is None:
             items.fresh = [item]

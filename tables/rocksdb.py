@@ -125,7 +125,7 @@ class RocksStore(StoreMeta):
             name, user_key, part = split_row_key(key)
             self.rows(name.decode("ascii")).waiting.setdefault(user_key, {})[part] = self._sealed, value
         for state in self._states.values():
-            if state.live is not None:
+            if state.live is not None and state.live.is_clean():
                 state.live.trim(self.cached_keys)
 
     def committed(self, rows: Sequence[Row], next_offset: int) -> None:
@@ -269,16 +269,17 @@ class RocksStore(StoreMeta):
         return options
 
     def _read_position(self) -> None:
-        position = self.get(POSITION_KEY)
-        if position is None:
-            return
         try:
-            self.next_offset, self.resume_offset, self.saved_ms = _decode_position(position)
-            for key, value in self.scan(META_PREFIX, META_PREFIX):
-                self.read_meta(key, value)
-        except msgspec.DecodeError as exc:
-            log.warning("%s is rebuilt from the changelog: its position cannot be read: %s", self.folder, exc)
-            self.reset()
+            position = self.get(POSITION_KEY)
+            if position is not None:
+                self.next_offset, self.resume_offset, self.saved_ms = _decode_position(position)
+                for key, value in self.scan(META_PREFIX, META_PREFIX):
+                    self.read_meta(key, value)
+        except (StateError, msgspec.DecodeError) as exc:
+            self._db.close()
+            self._set_aside(str(exc))
+            self.clear_meta()
+            self._db = self._open()
 
 
 class RocksRows:

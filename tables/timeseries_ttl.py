@@ -32,13 +32,21 @@ class TimeSeriesWithTtl(Expiring, TimeSeriesState[T]):
     items_type = StampedSeries
 
     def add(self, item: T) -> Series[T]:
-        key = self._context.key
+        context = self._context
+        key = context.key
         if self._per_access:
             self._visit(self._per_access)
-        self._alive(key)
-        series: Any = super().add(item)
-        series.stamp = self._now()
-        return series  # type: ignore[no-any-return]
+        # Inline: this is the write of every record.
+        event_time = self._event_time
+        series = self._rows.get(key)
+        if (
+            series is None
+            or (context.watermark_ms if event_time else context.processing_time_ms) >= series.stamp + self._ttl_ms
+        ):
+            self._alive(key)
+        series = super().add(item)
+        series.stamp = self._now() if event_time else context.processing_time_ms  # type: ignore[attr-defined]
+        return series
 
     def get(self) -> Series[T] | None:
         key = self._context.key

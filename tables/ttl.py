@@ -20,6 +20,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import ClassVar, Final, TypeAlias
 
 from models.errors import StateError
@@ -120,7 +121,12 @@ class Ttl(_Choices):
 
 def stamped(stamp: Millis, value: bytes) -> bytes:
     """A row of a value or map entry with its stamp: C1, 6 bytes of stamp, MessagePack of the value."""
-    return b"\xc1" + min(max(stamp, -_LIMIT), _LIMIT).to_bytes(6, "big", signed=True) + value
+    return _head(stamp) + value
+
+
+@lru_cache(256)  # the rows of a batch have few stamps
+def _head(stamp: Millis) -> bytes:
+    return b"\xc1" + min(max(stamp, -_LIMIT), _LIMIT).to_bytes(6, "big", signed=True)
 
 
 def stamp_of(row: bytes) -> Millis:

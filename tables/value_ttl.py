@@ -54,10 +54,11 @@ class ValueWithTtl(Expiring, ValueState[T]):
         if value is None:
             self.clear()
             return
-        key = self._context.key
+        context = self._context
+        key = context.key
         if self._per_access:
             self._visit(self._per_access)
-        now = self._now()
+        now = self._now() if self._event_time else context.processing_time_ms
         self._rows[key] = Stamped(value, now, now)
         self._dirty[key] = None
 
