@@ -1,0 +1,115 @@
+"""Parts of the Kafka transport that need no broker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+
+import aiokafka
+import pytest
+from aiokafka import errors as kafka
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+
+from app.transport.kafka import internals, membership, quiet
+from app.transport.kafka.failures import in_our_words, translated
+from models.errors import Fenced, LogError, LogUnavailable, RecordTooLarge, UnknownTopic
+
+
+def test_the_inside_of_the_pinned_client_is_what_we_know() -> None:
+    assert internals.UNSUPPORTED is None
+
+
+def test_another_version_of_the_client_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aiokafka, "__version__", "0.99.0")
+    assert internals._unsupported() == "aiokafka is 0.99.0, not 0.14.0"
+
+
+def test_a_missing_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Fetcher, "_notify")
+    assert internals._unsupported() == "aiokafka has no Fetcher._notify"
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        (kafka.ProducerFenced(), Fenced),
+        (kafka.InvalidProducerEpoch(), Fenced),
+        (kafka.MessageSizeTooLargeError(), RecordTooLarge),
+        (kafka.UnknownTopicOrPartitionError(), UnknownTopic),
+        (kafka.KafkaConnectionError(), LogUnavailable),
+        (TimeoutError(), LogUnavailable),
+        (kafka.TopicAuthorizationFailedError("alerts"), LogError),
+    ],
+)
+def test_an_error_of_kafka_is_told_in_our_words_with_what_to_do(error: Exception, ours: type[LogError]) -> None:
+    told = in_our_words(error, "writing fraud partition 2")
+    assert type(told) is ours
+    assert str(told).startswith("writing fraud partition 2: ")
+
+
+def test_the_cause_stays_with_the_error() -> None:
+    cause = kafka.CorruptRecordException("x")
+    with pytest.raises(LogError) as caught, translated("reading"):
+        raise cause
+    assert caught.value.__cause__ is cause
+
+
+def test_an_echo_is_held_back_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 1_000.0
+    monkeypatch.setattr(quiet, "monotonic", lambda: clock)
+    echo = quiet.Echo()
+
+    def passes(text: str, level: int = logging.ERROR) -> str | None:
+        record = logging.LogRecord("aiokafka", level, __file__, 1, text, (), None)
+        return record.getMessage() if echo.filter(record) else None
+
+    assert passes("no connection") == "no connection"
+    assert passes("no connection") is None
+    assert passes("something else") == "something else"
+    assert passes("no connection", logging.INFO) == "no connection"
+    clock += quiet.ECHO_SECONDS
+    assert passes("no connection") == "no connection (and 1 times more)"
+
+
+def test_what_echoes_is_remembered_within_bounds() -> None:
+    echo = quiet.Echo()
+    for number in range(5_000):
+        echo.filter(logging.LogRecord("aiokafka", logging.ERROR, __file__, 1, f"sentence {number}", (), None))
+    assert len(echo._passed) <= 500
+
+
+def test_a_member_keeps_its_name_over_restarts_and_no_two_share_it() -> None:
+    assert membership.instance_id(6066) == membership.instance_id(6066)
+    assert membership.instance_id(6066) != membership.instance_id(6067)
+
+
+class Answers(membership.LeasedCoordinator):
+    """A coordinator whose broker answers heartbeats as told."""
+
+    def __init__(self) -> None:
+        self._session_timeout_ms = 10_000
+
+
+async def test_a_lease_lasts_a_session_from_the_heartbeat_that_was_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+
+    answer = True
+
+    async def heartbeat(self: object) -> bool:
+        return answer
+
+    monkeypatch.setattr(GroupCoordinator, "_do_heartbeat", heartbeat)
+    coordinator = Answers()
+    coordinator._rejoin_needed_fut = asyncio.get_running_loop().create_future()
+    before = monotonic()
+    await coordinator._do_heartbeat()
+    assert before + 10 <= coordinator.lease_end <= monotonic() + 10
+    ended = coordinator.lease_end
+    answer = False
+    await coordinator._do_heartbeat()
+    assert coordinator.lease_end == ended
+    answer = True
+    coordinator._rejoin_needed_fut.set_result(None)  # a rebalance: the answer says nothing about our partitions
+    await coordinator._do_heartbeat()
+    assert coordinator.lease_end == ended
