@@ -43,3 +43,36 @@ def test_the_answer_names_a_source_offset_that_contains_the_record(tmp_path: Pat
         found = until(lambda: worker.get("/v1/state/fraud/history/user1"), within=10, what="the key is there")
         assert found["source_offset"] == 3
         assert len(found["value"]) == 3
+
+
+def test_two_workers_answer_for_each_others_keys(tmp_path: Path, kafka_url: str) -> None:
+    first, second = (Worker(tmp_path / name, broker=kafka_url) for name in ("first", "second"))
+    log = Log(kafka_url)
+    log.rules(HIGH)
+    log.transactions(*(tx(n, user=f"user{n}") for n in range(30)))
+    with first, second:
+        for worker in (first, second):
+            worker.wait_ready(60)
+        for worker in (first, second):
+            _answers_for_all(worker)
+        owned = [_owned(worker) for worker in (first, second)]
+        assert owned[0] | owned[1] == {0, 1, 2, 3}
+        assert not owned[0] & owned[1]
+
+
+def _answers_for_all(worker: Worker) -> None:
+    for number in range(30):
+        path = f"/v1/state/fraud/history/user{number}"
+        found = until(lambda path=path: worker.get(path), within=20, what=f"{path} is found")  # type: ignore[misc]
+        assert found["value"][0]["amount"] == 20_000.0
+    page = until(
+        lambda: (listed := worker.get("/v1/state/fraud/history?limit=200")) and not listed["partial"] and listed,
+        within=20,
+        what="the listing is whole",
+    )
+    assert len(page["items"]) == 30
+
+
+def _owned(worker: Worker) -> set[int]:
+    operators = worker.get("/v1/operators")["operators"]
+    return {one["partition"] for operator in operators if operator["uid"] == "fraud" for one in operator["partitions"]}
