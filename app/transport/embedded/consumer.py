@@ -147,9 +147,9 @@ class Consumer(LaneConsumerMixin, base.Consumer):
         app.on_rebalance_start()
         self._frozen = True
         await self.on_partitions_revoked(set(self._assigned))
-        if app.producer.uncommitted:
+        if app.producer.staging:
             raise LogError(
-                f"{app.producer.uncommitted} records of a transaction could not be committed before the partitions "
+                f"{len(app.producer.staging)} records of a transaction could not be committed before the partitions "
                 "were given back; start the worker again to go on from the last commit"
             )
         topics = self.engine.topics()
@@ -367,33 +367,3 @@ class Consumer(LaneConsumerMixin, base.Consumer):
             await self.app.crash(exc)
             return False
         return True
-
-
-class Fetcher(base.Fetcher):
-    """Faust's fetcher, stoppable at any time.
-
-    The base class needs a supervisor when it is stopped during a rebalance (it has none), and a second ``stop`` while the
-    first one waits brings the service back to life.
-    """
-
-    _stopping: asyncio.Future[None] | None = None
-
-    async def stop(self) -> None:
-        if self._stopping is not None:
-            await asyncio.shield(self._stopping)
-            return
-        self._stopping = asyncio.get_running_loop().create_future()
-        try:
-            await super().stop()
-        finally:
-            self._stopping.set_result(None)
-            self._stopping = None
-
-    @Service.task
-    async def _fetcher(self) -> None:
-        try:
-            await cast(Any, self.app.consumer)._drain_messages(self)
-        except asyncio.CancelledError:
-            self.log.dev("fetcher stopped")
-        finally:
-            self.set_shutdown()

@@ -12,11 +12,13 @@ from yarl import URL
 from agents.transport import PartSink
 from app.transport.client import BrokerClient
 from app.transport.embedded.client import EmbeddedClient
-from app.transport.embedded.consumer import Consumer, Fetcher
+from app.transport.embedded.consumer import Consumer
+from app.transport.embedded.fetcher import Fetcher
 from app.transport.embedded.location import locate
 from app.transport.embedded.lock import WorkerLock
-from app.transport.embedded.producer import Producer, TransactionManager
+from app.transport.embedded.producer import Producer
 from app.transport.embedded.sink import EmbeddedPartSink
+from app.transport.embedded.transactions import TransactionManager
 
 
 class Transport(base.Transport):

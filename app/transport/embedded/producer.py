@@ -1,17 +1,15 @@
-"""Faust's producer and transactions on the embedded log."""
+"""Faust's producer on the embedded log."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from faust.exceptions import ProducerSendError
 from faust.streams import current_event
 from faust.transport import base
-from faust.transport.consumer import TransactionManager as FaustTransactionManager
 from faust.transport.producer import ProducerBuffer
 from faust.types import TP, RecordMetadata
 from faust.types.core import HeadersArg
@@ -22,13 +20,13 @@ from mode.utils.times import Seconds, want_seconds
 from app.transport.embedded.engine import Engine
 from app.transport.embedded.log import Transaction
 from app.transport.embedded.records import MAX_RECORD_BYTES, Record
-from models.errors import Fenced, LogError, LogUnavailable, RecordTooLarge, UnknownTopic
+from app.transport.embedded.sending import Result, Sending, Staged, Staging, append
+from models.errors import LogError, LogUnavailable, RecordTooLarge, UnknownTopic
 from models.partitioning import partition_of
 from models.time import SystemClock
 from tables.log import TopicPartition
 
 if TYPE_CHECKING:
-    from app.transport.embedded.consumer import Consumer
     from app.transport.embedded.driver import Transport
 
 logger = get_logger(__name__)
@@ -39,49 +37,6 @@ LINGER = 0.005
 MAX_BACKLOG = 20_000
 #: Room for headers and framing below the log's limit.
 MAX_PAYLOAD_BYTES = MAX_RECORD_BYTES - (64 << 10)
-
-Done = Callable[[RecordMetadata | None, Exception | None], None]
-
-
-class Sending(NamedTuple):
-    """A record on its way, and whom to tell."""
-
-    tp: TP
-    record: Record
-    done: Done
-
-    def settle(self, error: Exception | None) -> None:
-        if error is not None:
-            self.done(None, ProducerSendError(str(error)))
-        else:
-            record = self.record
-            self.done(
-                RecordMetadata(self.tp.topic, self.tp.partition, self.tp, record.offset, record.timestamp / 1000.0, 0),
-                None,
-            )
-
-
-class Staged(NamedTuple):
-    """A record of a transaction that is not committed yet.  ``source`` is ``None`` for one that no event caused."""
-
-    source: TP | None
-    offset: int
-    sending: Sending
-
-
-class _Result:
-    """A finished future, as far as Faust's ``Topic._on_published`` looks at it."""
-
-    __slots__ = ("_error", "_metadata")
-
-    def __init__(self, metadata: RecordMetadata | None, error: Exception | None) -> None:
-        self._metadata = metadata
-        self._error = error
-
-    def result(self) -> RecordMetadata | None:
-        if self._error is not None:
-            raise self._error
-        return self._metadata
 
 
 class Buffer(ProducerBuffer):
@@ -128,8 +83,7 @@ class Producer(base.Producer):
         self._in_flight = 0
         self._finished = 0
         self._barriers: list[tuple[int, asyncio.Future[None]]] = []
-        self._staged: list[Staged] = []
-        self._staged_in: Counter[TP] = Counter()
+        self.staging = Staging()
 
     async def on_start(self) -> None:
         self._engine = await Engine.open(self.transport.location)
@@ -184,7 +138,7 @@ class Producer(base.Producer):
 
         def done(metadata: RecordMetadata | None, error: Exception | None) -> None:
             if not future.done():
-                channel._on_published(_Result(metadata, error), message=future, producer=self, state=state)
+                channel._on_published(Result(metadata, error), message=future, producer=self, state=state)
 
         self._take(Sending(tp, record, done))
 
@@ -255,20 +209,16 @@ class Producer(base.Producer):
         if self.app.in_transaction:
             event = current_event()
             if event is not None and event.message.tp is not None:
-                self._stage(Staged(event.message.tp, event.message.offset, sending))
+                self.staging.add(Staged(event.message.tp, event.message.offset, sending))
                 return True
-            if self._staged_in[sending.tp]:
+            if self.staging.holds(sending.tp):
                 # Not caused by an event, but must not overtake what is staged for its partition.
-                self._stage(Staged(None, -1, sending))
+                self.staging.add(Staged(None, -1, sending))
                 return False
         self._pending.append(sending)
         if self._timer is None and not self._in_flight:
             self._timer = self.loop.call_later(self._linger, self._write)
         return False
-
-    def _stage(self, staged: Staged) -> None:
-        self._staged.append(staged)
-        self._staged_in[staged.sending.tp] += 1
 
     # -- writing
 
@@ -320,7 +270,7 @@ class Producer(base.Producer):
         """
         lock = self.transport.lock
         app_id, generation = lock.app_id, lock.generation
-        sending = self._due(offsets, committed)
+        sending = self.staging.take(offsets, committed)
 
         def store(transaction: Transaction) -> None:
             transaction.require_generation(app_id, generation)
@@ -335,29 +285,6 @@ class Producer(base.Producer):
             raise
         for item in sending:
             item.settle(None)
-
-    def _due(self, offsets: Mapping[TP, int], committed: Mapping[TP, int | None]) -> list[Sending]:
-        due: list[Sending] = []
-        kept: list[Staged] = []
-        kept_in: Counter[TP] = Counter()
-        for staged in self._staged:
-            source, tp = staged.source, staged.sending.tp
-            if source is None:
-                ready = not kept_in[tp]
-            else:
-                ready = staged.offset < max(offsets.get(source) or 0, committed.get(source) or 0)
-            if ready:
-                due.append(staged.sending)
-            else:
-                kept.append(staged)
-                kept_in[tp] += 1
-        self._staged, self._staged_in = kept, kept_in
-        return due
-
-    @property
-    def uncommitted(self) -> int:
-        """Records that wait for the commit of their events."""
-        return len(self._staged)
 
     # -- topics
 
@@ -384,50 +311,3 @@ class Producer(base.Producer):
 
     def supports_headers(self) -> bool:
         return True
-
-
-def append(transaction: Transaction, sending: Iterable[Sending]) -> None:
-    """Append records, partition by partition, each partition's in order."""
-    by_partition: dict[TP, list[Record]] = {}
-    for item in sending:
-        by_partition.setdefault(item.tp, []).append(item.record)
-    for tp, records in by_partition.items():
-        transaction.append(TopicPartition(*tp), records)
-
-
-class TransactionManager(FaustTransactionManager):
-    """``exactly_once``: one SQLite transaction holds what events have caused and the offsets of those events."""
-
-    producer: Producer
-    consumer: Consumer
-
-    async def on_rebalance(self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP]) -> None:
-        """There are no transactional ids to begin or end."""
-
-    async def send(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        partition: int | None,
-        timestamp: float | None,
-        headers: HeadersArg | None,
-        *,
-        transactional_id: str | None = None,
-    ) -> Awaitable[RecordMetadata]:
-        return await self.producer.send(topic, key, value, partition, timestamp, headers)
-
-    async def commit(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
-        try:
-            await self.producer.commit(offsets, self.consumer._committed_offset)
-        except Fenced as exc:
-            await self.app.crash(exc)
-            return False
-        except LogError as exc:
-            # Tables in memory are ahead of the log now: only a restart is right.
-            await self.app.crash(exc)
-            return False
-        return True
-
-    def key_partition(self, topic: str, key: bytes) -> TP:
-        return self.producer.key_partition(topic, key)
