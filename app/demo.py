@@ -8,7 +8,7 @@ import random
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from pathlib import Path
@@ -17,12 +17,13 @@ from urllib.request import ProxyHandler, build_opener
 
 import msgspec
 
+from app.activity import TRANSACTIONS_PER_VISIT, activity
 from app.producing import ensure_topic
 from app.reading import all_partitions, bounds, follow, reading
 from app.rulebook import RuleService
 from app.settings import Settings
-from app.simulate import Live, simulate
-from app.traffic import produce_live
+from app.simulate import Live, Past
+from app.traffic import Item, produce_all, produce_live, traffic
 from app.transport.client import BrokerClient
 from models.alerts import Alert
 from models.errors import FamulusError
@@ -49,6 +50,8 @@ EXAMPLE_RULES = (
     ),
 )
 
+#: Visits of the hours before, made where there are none yet.
+VISITS_BEFORE = 200
 #: Alerts that are printed; the console shows all.
 SHOWN = 20
 READY_TIMEOUT_S = 60.0
@@ -66,6 +69,7 @@ async def demo(settings: Settings, client: BrokerClient, rate: float, say: Say) 
     """Run until cancelled; ends with :class:`DemoFailed` when the worker does."""
     _refuse_taken_port(settings)
     await _seed_rules(client, say)
+    await _seed_visits(client, say)
     log = settings.data_dir / "demo-worker.log"
     async with AsyncExitStack() as stack:
         worker = await _start_worker(log)
@@ -77,8 +81,7 @@ async def demo(settings: Settings, client: BrokerClient, rate: float, say: Say) 
             say(f"console: {settings.web_url}/")
             say(f"{rate:g} simulated transactions a second from now on; Ctrl-C stops everything")
             tasks.create_task(_show_alerts(client, settings, say))
-            traffic = simulate(random.randrange(1 << 32), Live(None, SystemClock().now_ms(), rate))
-            tasks.create_task(produce_live(client, traffic, lambda _: None))
+            tasks.create_task(produce_live(client, _live_traffic(rate), lambda _: None))
 
 
 def _refuse_taken_port(settings: Settings) -> None:
@@ -101,6 +104,23 @@ async def _seed_rules(client: BrokerClient, say: Say) -> None:
             await rules.put(rule)
     count = len(there) or len(EXAMPLE_RULES)
     say(f"{count} {'' if there else 'example '}rules; famulus rules list shows them")
+
+
+async def _seed_visits(client: BrokerClient, say: Say) -> None:
+    """Visits of the last three hours, so that there are sessions that are over and orders that were never paid."""
+    partitions, _ = await ensure_topic(client, TopicNames.USER_EVENTS)
+    async with reading(client) as reader:
+        found = await bounds(reader, all_partitions(TopicNames.USER_EVENTS, partitions))
+    if any(end for _, end in found.values()):
+        return
+    now_ms = SystemClock().now_ms()
+    past = Past(total=VISITS_BEFORE * TRANSACTIONS_PER_VISIT, start_ms=now_ms - 3 * 3_600_000, end_ms=now_ms)
+    await produce_all(client, activity(random.randrange(1 << 32), past), lambda _: None)
+    say(f"{VISITS_BEFORE} visits of the last three hours, with their orders and payments")
+
+
+def _live_traffic(rate: float) -> Iterator[Item]:
+    return traffic(random.randrange(1 << 32), Live(None, SystemClock().now_ms(), rate))
 
 
 async def _start_worker(log: Path) -> Process:

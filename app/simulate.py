@@ -21,6 +21,7 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from models.time import Millis, millis
+from models.topics import TopicNames
 from models.transactions import Transaction
 
 #: Transactions of a block; a last, shorter one has planted fraud only from a fifth of that on.
@@ -67,6 +68,27 @@ class Simulated(NamedTuple):
 
     transaction: Transaction
     scenario: Scenario
+
+    @property
+    def topic(self) -> str:
+        return TopicNames.TRANSACTIONS
+
+    @property
+    def key(self) -> str:
+        return self.transaction.user_id
+
+    @property
+    def timestamp(self) -> Millis:
+        return self.transaction.timestamp
+
+    @property
+    def record(self) -> Transaction:
+        return self.transaction
+
+    @property
+    def label(self) -> dict[str, str]:
+        """The transaction's name and what a perfect detector would say."""
+        return {"transaction_id": self.transaction.transaction_id, "scenario": self.scenario}
 
 
 @dataclass(frozen=True, slots=True)

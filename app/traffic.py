@@ -1,57 +1,93 @@
-"""Simulated transactions on their way into the log."""
+"""Simulated records on their way into the log."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import merge
 from itertools import islice
+from operator import attrgetter
+from typing import Any, Protocol
 
 import msgspec
 
+from app.activity import activity
 from app.producing import ensure_topic
-from app.simulate import Simulated
+from app.simulate import Timeline, simulate
 from app.transport.client import BrokerClient, NewRecord
-from models.time import Clock, SystemClock
+from models.time import Clock, Millis, SystemClock
 from models.topics import TopicNames
 
 BATCH = 2_000
 #: Seconds between two looks at what is due.
 TICK = 0.05
+#: Topics that simulated records go to.
+TOPICS = (TopicNames.TRANSACTIONS, TopicNames.USER_EVENTS, TopicNames.ORDERS, TopicNames.PAYMENTS)
+
+
+class Item(Protocol):
+    """A simulated record: :class:`app.simulate.Simulated` or :class:`app.activity.Acted`."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def timestamp(self) -> Millis: ...
+    @property
+    def record(self) -> Any: ...
+    @property
+    def scenario(self) -> str: ...
+    @property
+    def label(self) -> dict[str, str]: ...
+
 
 #: Told of every batch that is durable.
-Made = Callable[[Sequence[Simulated]], None]
+Made = Callable[[Sequence[Item]], None]
 
 
-async def produce_all(client: BrokerClient, transactions: Iterator[Simulated], made: Made) -> None:
+def traffic(seed: int, timeline: Timeline) -> Iterator[Item]:
+    """Transactions and activity of one timeline, in the order of their event times."""
+    both: Iterable[Iterable[Item]] = (simulate(seed, timeline), activity(seed, timeline))
+    return merge(*both, key=attrgetter("timestamp"))
+
+
+async def produce_all(client: BrokerClient, items: Iterator[Item], made: Made) -> None:
     """Append them as fast as the log takes them."""
-    await ensure_topic(client, TopicNames.TRANSACTIONS)
-    while batch := list(islice(transactions, BATCH)):
+    await _ensure_topics(client)
+    while batch := list(islice(items, BATCH)):
         await _append(client, batch, made)
 
 
-async def produce_live(
-    client: BrokerClient, transactions: Iterator[Simulated], made: Made, clock: Clock | None = None
-) -> None:
+async def produce_live(client: BrokerClient, items: Iterator[Item], made: Made, clock: Clock | None = None) -> None:
     """Append each once its event time has come."""
     clock = clock or SystemClock()
-    await ensure_topic(client, TopicNames.TRANSACTIONS)
-    following = next(transactions, None)
+    await _ensure_topics(client)
+    following = next(items, None)
     while following is not None:
-        batch: list[Simulated] = []
+        batch: list[Item] = []
         now_ms = clock.now_ms()
-        while following is not None and following.transaction.timestamp <= now_ms and len(batch) < BATCH:
+        while following is not None and following.timestamp <= now_ms and len(batch) < BATCH:
             batch.append(following)
-            following = next(transactions, None)
+            following = next(items, None)
         await _append(client, batch, made)
         if following is not None and len(batch) < BATCH:
-            due = (following.transaction.timestamp - clock.now_ms()) / 1000
+            due = (following.timestamp - clock.now_ms()) / 1000
             await asyncio.sleep(max(TICK, min(due, 1.0)))
 
 
-async def _append(client: BrokerClient, batch: Sequence[Simulated], made: Made) -> None:
+async def _ensure_topics(client: BrokerClient) -> None:
+    for topic in TOPICS:
+        await ensure_topic(client, topic)
+
+
+async def _append(client: BrokerClient, batch: Sequence[Item], made: Made) -> None:
+    topics: dict[str, list[NewRecord]] = {}
+    for item in batch:
+        topics.setdefault(item.topic, []).append(NewRecord(item.key.encode(), _encode(item.record)))
+    for topic, records in topics.items():
+        await client.append(topic, records)
     if batch:
-        records = [NewRecord(t.user_id.encode(), _encode(t)) for t, _ in batch]
-        await client.append(TopicNames.TRANSACTIONS, records)
         made(batch)
 
 
