@@ -15,7 +15,7 @@ import msgspec
 
 from agents.operator.process import Context, KeyedProcessFunction
 from agents.operator.timers import FAR, TimeDomain
-from agents.operator.triggers import Trigger, TriggerResult
+from agents.operator.triggers import OnTime, Trigger, TriggerResult
 from models.time import NO_TIME, Millis, millis
 from tables.map import MapState
 
@@ -113,6 +113,8 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
         self._trigger: Trigger = assigner.trigger
         self._lateness_ms = millis(assigner.allowed_lateness)
         self._view = PaneView(self)
+        #: windows that fire once, when they close: no trigger needs to be asked, which halves the cost of a record
+        self._fires_at_end = type(self._trigger) is OnTime and not self._lateness_ms and not assigner.merging
 
     def open(self, ctx: Context) -> None:
         self._ctx = ctx
@@ -124,32 +126,42 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
     def process_element(self, event: Any, ctx: Context) -> Iterable[Any] | None:
         panes, merging, lateness = self.panes, self.assigner.merging, self._lateness_ms
         out: list[Any] | None = None
-        late = True
+        taken = closed = False
         if self._type is None:
             self._type = type(event)
         for window in self.assigner.assign(event, ctx.timestamp_ms):
             if merging:
                 window = self._merged(window, ctx)
             if window[1] + lateness <= ctx.watermark_ms:
+                closed = True
                 continue
-            late = False
+            taken = True
             pane = panes.get(window)
             if pane is None:
                 pane = self._new(window)
             self._add(pane, event, ctx)
             pane.count += 1
             panes.put(window, pane)
+            if self._fires_at_end:
+                continue
             result = self._trigger.on_element(self._view.of(window, pane, ctx))
             if result is not _CONTINUE:
                 fired = self._act(result, window, pane, ctx)
                 out = fired if out is None else out + fired
-        if late:
+        if closed and not taken:
             ctx.late(event)
         return out
 
     def on_timer(self, timestamp_ms: Millis, ctx: Context) -> Iterable[Any] | None:
         domain = ctx.time_domain
         out: list[Any] = []
+        if self._fires_at_end:
+            for window, pane in list(self.panes.entries()):
+                if window[1] <= timestamp_ms:
+                    out += self._contents(window, pane, ctx)
+                    self._purge(pane)
+                    self.panes.remove(window)
+            return out
         for window, pane in list(self.panes.entries()):
             times = pane.event_timers if domain is TimeDomain.EVENT else pane.processing_timers
             if timestamp_ms in times:
@@ -167,6 +179,8 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
     def _new(self, window: Window) -> Any:
         pane = self._pane()
         pane.origin = window[0], window[1]
+        if self._fires_at_end:
+            pane.event_timers = [window[1]]  # as the trigger would have it, for a later version with another trigger
         self._register(window[1] + self._lateness_ms, TimeDomain.EVENT)
         return pane
 
