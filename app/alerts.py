@@ -71,6 +71,11 @@ class AlertFeed:
         while len(self._ring) > self._max_alerts or self._bytes > self._max_bytes:
             self._bytes -= len(self._ring.popleft())
 
+    def feed_missing(self, values: Sequence[bytes]) -> None:
+        """Append those that are not there yet."""
+        known = set(self._ring)
+        self.feed([value for value in values if value not in known])
+
     def recent(
         self, user_id: str | None = None, rule_id: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> AlertPage:

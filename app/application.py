@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from agents.lane import Lane, LaneOptions
 from agents.operator.spec import OperatorSpec
 from agents.transport import PartSink, SealedPart
+from app.alert_follower import AlertFollower
 from app.alerts import AlertFeed
 from app.broadcasts import BroadcastReader
 from app.health import LIVE, READY, STARTUP, Health
@@ -52,7 +53,7 @@ class LaneBootStrategy(BootStrategy):
     app: Any
 
     def web_server(self) -> Iterable[ServiceT]:
-        services: list[ServiceT] = [*self.app.broadcast_readers, self.app.members]
+        services: list[ServiceT] = [*self.app.broadcast_readers, self.app.members, self.app.alert_follower]
         if self._should_enable_web():
             for entry in entry_points(group="famulus.web"):
                 services.append(entry.load()(self.app, loop=self.app.loop, beacon=self.app.beacon))
@@ -101,6 +102,13 @@ class FamulusApp(faust.App):
             autodiscover=False,
         )
         self.local_queries = LocalStateQueries(self)
+        self.alert_follower = AlertFollower(
+            TopicNames.ALERTS,
+            self.alerts,
+            lambda: self.client().reader(),
+            self._alerting_partitions,
+            beacon=self.beacon,
+        )
         self.members = Members(settings.app_id, self.client, self._own_url, beacon=self.beacon)
         self.state_queries = RoutedStateQueries(self.local_queries, self.members, lambda: cast(Any, self.http_client))
         self.local_state = LocalState(settings)
@@ -268,17 +276,6 @@ class FamulusApp(faust.App):
                     topics[topic] = None
         return list(topics)
 
-    async def _fill_alerts(self) -> None:
-        if any(spec.output == TopicNames.ALERTS for spec in self.operators):
-            reader = self.client().reader()
-            await reader.start()
-            try:
-                await self.alerts.fill(reader, TopicNames.ALERTS)
-            except FamulusError as exc:
-                log.warning("the alerts of earlier runs are not shown: %s", exc)
-            finally:
-                await reader.stop()
-
     async def on_stop(self) -> None:
         await super().on_stop()
         if self._rule_service is not None:
@@ -310,8 +307,7 @@ class FamulusApp(faust.App):
                     lane.open(partition, store)
                     await replay_source(lane, partition, self.client().reader())
             await self.members.claim({lane.spec.uid: sorted(lane.partitions) for lane in self.lanes})
-            # Only now: a spare that has waited must show what was alerted meanwhile, too.
-            self.add_future(self._fill_alerts())
+            self.alert_follower.partitions_changed()
         except asyncio.CancelledError:
             raise
         except Exception as exc:
@@ -353,6 +349,9 @@ class FamulusApp(faust.App):
             await self.members.leave()
 
     # -- what the worker shows
+
+    def _alerting_partitions(self) -> set[int]:
+        return {n for lane in self.lanes if lane.spec.output == TopicNames.ALERTS for n in lane.partitions}
 
     def _feed_alerts(self, part: SealedPart) -> None:
         for tp, outputs in part.outputs.items():

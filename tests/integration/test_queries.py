@@ -76,3 +76,22 @@ def _answers_for_all(worker: Worker) -> None:
 def _owned(worker: Worker) -> set[int]:
     operators = worker.get("/v1/operators")["operators"]
     return {one["partition"] for operator in operators if operator["uid"] == "fraud" for one in operator["partitions"]}
+
+
+def test_a_spare_shows_the_alerts_of_the_active_worker(tmp_path: Path) -> None:
+    active = Worker(tmp_path)
+    log = Log(active.broker)
+    log.rules(HIGH)
+    with active:
+        active.wait_ready()
+        log.transactions(tx(1))
+        with Worker(tmp_path, broker=active.broker) as spare:
+            shown = lambda: {alert["transaction_id"] for alert in (spare.get("/v1/alerts") or {"alerts": []})["alerts"]}  # noqa: E731
+            until(lambda: shown() == {"t1"}, within=20, what="the spare shows the alert from before its start")
+            log.transactions(tx(2))
+            until(lambda: shown() == {"t1", "t2"}, within=10, what="and the one raised now")
+            active.kill()
+            spare.wait_ready()
+            log.transactions(tx(3))
+            until(lambda: shown() == {"t1", "t2", "t3"}, within=10, what="and its own after the takeover")
+            assert len(spare.get("/v1/alerts")["alerts"]) == 3
