@@ -20,13 +20,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from agents.async_io import AsyncCalls, AsyncTask
 from agents.operator.async_function import AsyncFunction
 from agents.operator.driver import Broadcasts, OperatorTask
+from agents.operator.metrics import OperatorMetrics
 from agents.operator.process import KeyedBroadcastProcessFunction
 from agents.operator.spec import OperatorSpec
 from agents.transport import Batch, Output, PartSink, SealedPart
@@ -517,6 +518,14 @@ class Lane:
         )
 
     # -- what the outside may ask
+
+    def function_metrics(self) -> Iterator[OperatorMetrics]:
+        """Metrics of the function: those of each partition, and of an async function its own, if it keeps any as ``metrics``."""
+        for opened in self.partitions.values():
+            yield opened.task.metrics
+        own = getattr(self._calls.function, "metrics", None) if self._calls is not None else None
+        if isinstance(own, OperatorMetrics):
+            yield own
 
     def watermarks(self) -> dict[int, Millis]:
         return {number: opened.task.context.watermark_ms for number, opened in self.partitions.items()}

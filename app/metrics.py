@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from agents.operator.metrics import Histogram, OperatorMetrics
 from models.metrics import CATALOGUE
 
 if TYPE_CHECKING:
     from app.application import FamulusApp
+
+#: A function's histogram with this end of its name is in milliseconds, and published in seconds.
+MILLISECONDS = "_ms"
 
 
 def _family(name: str, labels: list[str]) -> CounterMetricFamily | GaugeMetricFamily:
     spec = CATALOGUE[name]
     kind = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
     return kind(name, spec.meaning, labels=labels)
+
+
+def _by_name(kept: Iterable[OperatorMetrics]) -> dict[tuple[str, str], list[Histogram]]:
+    found: dict[tuple[str, str], list[Histogram]] = {}
+    for metrics in kept:
+        for key, histogram in metrics.histograms.items():
+            found.setdefault(key, []).append(histogram)
+    return found
+
+
+def _buckets(histograms: Sequence[Histogram]) -> tuple[list[tuple[str, float]], float]:
+    """Cumulative buckets with their bounds in seconds, and the sum of the values in seconds."""
+    sums = accumulate(map(sum, zip(*(histogram.counts for histogram in histograms), strict=True)))
+    bounds = [*(str(bound / 1000) for bound in histograms[0].bounds), "+Inf"]
+    return list(zip(bounds, sums, strict=True)), sum(histogram.total for histogram in histograms) / 1000
 
 
 class LaneCollector(Collector):
@@ -57,15 +77,25 @@ class LaneCollector(Collector):
         yield from (records, emitted, letters, pending, watermark)
 
     def _functions(self) -> Iterator[Metric]:
-        family = _family("famulus_function_events", ["operator", "name", "label"])
+        labels = ["operator", "name", "label"]
+        events, values = _family("famulus_function_events", labels), _family("famulus_function_value", labels)
+        seconds = HistogramMetricFamily(
+            "famulus_function_seconds", CATALOGUE["famulus_function_seconds"].meaning, labels=labels
+        )
         for lane in self._app.lanes:
-            totals: dict[tuple[str, str], int] = {}
-            for opened in lane.partitions.values():
-                for key, counter in opened.task.metrics.counters.items():
-                    totals[key] = totals.get(key, 0) + counter.value
-            for (name, label), value in sorted(totals.items()):
-                family.add_metric([lane.spec.uid, name, label], value)
-        yield family
+            uid, kept = lane.spec.uid, list(lane.function_metrics())
+            for family, kind in ((events, "counters"), (values, "gauges")):
+                totals: dict[tuple[str, str], float] = {}
+                for metrics in kept:
+                    for key, metric in getattr(metrics, kind).items():
+                        totals[key] = totals.get(key, 0) + metric.value
+                for (name, label), value in sorted(totals.items()):
+                    family.add_metric([uid, name, label], value)
+            for (name, label), histograms in _by_name(kept).items():
+                if name.endswith(MILLISECONDS):
+                    buckets, total = _buckets(histograms)
+                    seconds.add_metric([uid, name.removesuffix(MILLISECONDS), label], buckets, total)
+        yield from (events, values, seconds)
 
     def _rules(self) -> Iterator[Metric]:
         fired = _family("famulus_rule_fired", ["rule_id"])

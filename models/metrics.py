@@ -11,7 +11,7 @@ class MetricSpec:
     """``name`` without Prometheus' ``_total``; units stand in the name (seconds, records)."""
 
     name: str
-    kind: Literal["counter", "gauge"]
+    kind: Literal["counter", "gauge", "histogram"]
     meaning: str
     action: str
 
@@ -54,6 +54,18 @@ CATALOGUE = {
             "counter",
             "Events counted by an operator's function",
             "history_dropped: a user has more than 10,000 transactions in the longest window",
+        ),
+        MetricSpec(
+            "famulus_function_value",
+            "gauge",
+            "Numbers kept by an operator's function, such as sessions_open",
+            "see the page of the job",
+        ),
+        MetricSpec(
+            "famulus_function_seconds",
+            "histogram",
+            "Times measured by an operator's function, such as lookup",
+            "lookup grows: look at PostgreSQL and Redis",
         ),
         MetricSpec(
             "famulus_rule_fired",

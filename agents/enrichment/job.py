@@ -12,6 +12,7 @@ import msgspec
 from agents.enrichment.lookup import LookupOptions, ProfileLookup
 from agents.functions.enrichment import ProfileEnrichment
 from agents.operator import OperatorSpec, keyed_source
+from agents.operator.metrics import OperatorMetrics
 from models.events import UserEvent
 from models.topics import TopicNames
 
@@ -34,10 +35,10 @@ class EnrichmentOptions:
     ordered: bool = True
 
 
-def lookup_of(options: EnrichmentOptions) -> Callable[[], ProfileLookup]:
+def lookup_of(options: EnrichmentOptions) -> Callable[[OperatorMetrics], ProfileLookup]:
     """Makes the lookup, and imports the drivers, once the worker needs it."""
 
-    def make() -> ProfileLookup:
+    def make(metrics: OperatorMetrics) -> ProfileLookup:
         from agents.enrichment.postgres import PostgresProfiles
         from agents.enrichment.redis import RedisProfiles
         from agents.enrichment.sqlite import SqliteProfiles
@@ -49,6 +50,7 @@ def lookup_of(options: EnrichmentOptions) -> Callable[[], ProfileLookup]:
             else SqliteProfiles(options.profiles_file),
             RedisProfiles(options.redis_url, capacity=capacity) if options.redis_url else None,
             LookupOptions(timeout=TIMEOUT, capacity=capacity),
+            metrics,
         )
 
     return make

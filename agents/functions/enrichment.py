@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from agents.operator import AsyncFunction
+from agents.operator.metrics import OperatorMetrics
 from models.errors import StateError
 from models.events import UserEvent
 from models.profiles import EnrichedUserEvent, Enrichment, UserProfile
@@ -27,7 +28,7 @@ class ProfileEnrichment(AsyncFunction[UserEvent, EnrichedUserEvent]):
 
     def __init__(
         self,
-        lookup: Callable[[], Lookup],
+        lookup: Callable[[OperatorMetrics], Lookup],
         *,
         ordered: bool = True,
         capacity: int = 50,
@@ -36,9 +37,11 @@ class ProfileEnrichment(AsyncFunction[UserEvent, EnrichedUserEvent]):
         super().__init__(ordered=ordered, capacity=capacity, timeout=timeout)
         self._make_lookup = lookup
         self.lookup: Lookup | None = None
+        #: what the lookup counts and measures
+        self.metrics = OperatorMetrics()
 
     async def open(self) -> None:
-        self.lookup = self._make_lookup()
+        self.lookup = self._make_lookup(self.metrics)
 
     async def close(self) -> None:
         lookup, self.lookup = self.lookup, None

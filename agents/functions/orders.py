@@ -64,6 +64,8 @@ class OrderPaymentJoin(KeyedCoProcessFunction[Order, Payment, EnrichedOrder]):
     def open(self, ctx: Context) -> None:
         self._outcomes = {status: ctx.metrics.counter("orders", status.value) for status in JoinStatus}
         self._repeats = ctx.metrics.counter("repeats")
+        self._waiting = ctx.metrics.gauge("orders_waiting")
+        self._waiting.set(sum(1 for _ in self.pending.stored_keys()))
 
     def process_element1(self, event: Order, ctx: Context) -> list[EnrichedOrder] | None:
         pending = self.pending.value() or Pending()
@@ -130,10 +132,13 @@ class OrderPaymentJoin(KeyedCoProcessFunction[Order, Payment, EnrichedOrder]):
         return self.done.value() or Done()
 
     def _keep(self, pending: Pending) -> None:
+        there = self.pending.value() is not None
         if pending.order is None and not pending.payments:
             self.pending.clear()
+            self._waiting.set(self._waiting.value - there)
         else:
             self.pending.update(pending)
+            self._waiting.set(self._waiting.value + (not there))
 
     # -- timers: one per time at which something of the order id is due
 

@@ -89,6 +89,11 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
         self._started = ctx.metrics.counter("sessions_started")
         self._ended = ctx.metrics.counter("sessions_ended")
         self._converted = ctx.metrics.counter("sessions_converted")
+        self._open_now = ctx.metrics.gauge("sessions_open")
+        self._open_now.set(
+            sum(1 for _ in self.session.stored_keys())
+            + sum(len(self.earlier.look(key) or ()) for key in self.earlier.stored_keys())
+        )
 
     def process_element(self, event: UserEvent, ctx: Context) -> list[SessionInsight] | None:
         timestamp = event.timestamp
@@ -164,12 +169,12 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
             sessions.append(session)
             ctx.timers.register_event_time(end)
             self._started.inc()
+            self._open_now.set(self._open_now.value + 1)
             ctx.output(SESSION_EVENTS, _step(SessionEventType.SESSION_START, event.user_id, session.metrics, event))
         for later in mine[1:]:
             session.absorb(later)
             sessions.remove(later)
-            self._ended.inc()
-            ctx.output(SESSION_EVENTS, _step(SessionEventType.SESSION_END, event.user_id, later.metrics))
+            self._end(event.user_id, later.metrics, ctx)
         session.add(event)
         sessions.sort(key=lambda one: one.metrics.first_ms)
         self._clear()
@@ -211,12 +216,16 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
         self.pages.clear()
         self.ids.clear()
 
+    def _end(self, user_id: str, metrics: SessionMetrics, ctx: Context) -> None:
+        self._ended.inc()
+        self._open_now.set(self._open_now.value - 1)
+        ctx.output(SESSION_EVENTS, _step(SessionEventType.SESSION_END, user_id, metrics))
+
     def _close(self, session: OpenSession, ctx: Context) -> None:
         metrics = session.metrics
-        self._ended.inc()
         if metrics.purchases:
             self._converted.inc()
-        ctx.output(SESSION_EVENTS, _step(SessionEventType.SESSION_END, ctx.key, metrics))
+        self._end(ctx.key, metrics, ctx)
         ctx.output(
             SUMMARIES,
             SessionSummary(

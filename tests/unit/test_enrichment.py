@@ -37,7 +37,7 @@ class Slow:
 def harness(**options: Any) -> tuple[OperatorHarness, Slow]:
     lookup = Slow()
     made = OperatorHarness(
-        ProfileEnrichment(lambda: lookup, **options),
+        ProfileEnrichment(lambda metrics: lookup, **options),
         key=lambda event: event.user_id,
         timestamp=lambda event: event.timestamp,
     )
