@@ -25,7 +25,7 @@ from agents.testing import HarnessRecord, JobHarness
 from agents.transport import Batch, SealedPart
 from models.errors import StateError
 from models.time import ManualClock
-from tables import ListState
+from tables import ListState, Ttl, ValueState
 from tables.log import TopicPartition
 from tables.store import PartitionStore
 from tests.unit.test_lane import HeldSink
@@ -131,6 +131,31 @@ async def test_a_tick_with_nothing_to_do_writes_nothing() -> None:
         await bench.lane.tick()
         await bench.lane.drain(timedelta(seconds=5))
     assert len(bench.sink.written) == 1
+    await bench.close()
+
+
+class Forgetful(KeyedProcessFunction[Event, Any]):
+    last = ValueState(int, ttl=Ttl(timedelta(minutes=1)))
+
+    def process_element(self, event: Event, ctx: Context) -> None:
+        self.last.update(event.timestamp)
+
+
+async def test_ticks_clean_up_expired_state_and_write_only_when_something_expired() -> None:
+    bench = Bench(spec(Forgetful))
+    bench.lane.open(0, PartitionStore())
+    await bench.give(Event("u", 1))
+    await bench.lane.drain(timedelta(seconds=5))
+    for _ in range(5):
+        await bench.lane.tick()
+        await bench.lane.drain(timedelta(seconds=5))
+    assert len(bench.sink.written) == 1
+    for _ in range(30):
+        bench.clock.advance(timedelta(seconds=10))
+        await bench.lane.tick()
+        await bench.lane.drain(timedelta(seconds=5))
+    assert len(bench.sink.written) == 2
+    assert bench.restored().rows("last").whole == {}
     await bench.close()
 
 

@@ -101,6 +101,16 @@ def test_setting_a_timer_that_is_a_row_already_adds_no_row() -> None:
     assert not [key for key, _ in rows if key.startswith(b"timers/")]
 
 
+def test_a_timer_that_is_a_row_fires_once_though_it_is_set_again_beside_a_new_one_of_another_key() -> None:
+    h = harness()
+    h.process(Event("u", 1, 10))
+    h.snapshot()
+    h.process(Event("v", 1, 10))
+    h.process(Event("u", 1, 10))
+    h.watermark(10)
+    assert sorted(out[0] for out in fired(h)) == ["u", "v"]
+
+
 def test_a_deleted_timer_does_not_fire() -> None:
     h = harness()
     h.process(Event("u", 1, 10))

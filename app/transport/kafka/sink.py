@@ -142,7 +142,8 @@ class KafkaPartSink:
         # retriable error, which costs a back-off.
         bases = await produce.stored(sent)
         await producer.send_offsets_to_transaction(
-            {aiokafka.TopicPartition(*part.source): part.next_offset}, self._app_id
+            {aiokafka.TopicPartition(*tp): offset for tp, offset in ((part.source, part.next_offset), *part.further)},
+            self._app_id,
         )
         await producer.commit_transaction()
         return _behind_the_commit(bases[-1] + sent[-1].count)
@@ -162,7 +163,7 @@ class KafkaPartSink:
             rows = await produce.send(producer, part.changelog, produce.fill(producer, _rows(part)))
             next_offset = _behind_the_commit(await _next_offset(rows))
             await producer.commit_transaction()
-        self._offsets[part.source] = part.next_offset
+        self._offsets.update([(part.source, part.next_offset), *part.further])
         return next_offset
 
     async def _commit_offsets(self) -> None:
