@@ -76,8 +76,8 @@ class TimeSeriesState(SequenceState[T]):
         self.keep_last = keep_last
         #: span that is kept, in ms; may be changed while running (a longer one cannot bring back what is gone)
         self.keep_ms: Millis = 1 << 62 if keep_for is None else millis(keep_for)
-        #: elements dropped because of ``keep_last``, by this handle
-        self.dropped = 0
+        #: called for each element that is dropped because of ``keep_last``
+        self.on_drop: Callable[[], None] | None = None
 
     def _with_ttl(self) -> type[KeyedState]:
         from tables.timeseries_ttl import TimeSeriesWithTtl  # it derives from this class
@@ -149,7 +149,8 @@ class TimeSeriesState(SequenceState[T]):
     def _drop_oldest(self, series: Series[T], keep: T) -> None:
         del series[1 if series[0] is keep else 0]
         self._set_oldest(series)
-        self.dropped += 1
+        if self.on_drop is not None:
+            self.on_drop()
 
     def _set_oldest(self, series: Series[T]) -> None:
         oldest = self.time(series[0])

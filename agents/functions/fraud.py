@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from operator import attrgetter
+
 import msgspec
 
 from agents.operator.process import Context, KeyedBroadcastProcessFunction
@@ -48,7 +49,7 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
     def open(self, ctx: Context) -> None:
         self.book = RuleBook()
         self._judging: RuleSet | None = None
-        self._dropped = ctx.metrics.counter("history_dropped")
+        self.history.on_drop = ctx.metrics.counter("history_dropped").inc
 
     def process_broadcast_element(self, element: bytes | Rule | None, ctx: Context) -> None:
         value = _encode(element) if isinstance(element, Rule) else element
@@ -65,9 +66,6 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
             self._judging = rules
             self.history.keep_ms = rules.longest_window_ms + millis(DISORDER)
         series = self.history.add(HistoryEntry(event.timestamp, event.amount, event.merchant, event.country))
-        if self.history.dropped:
-            self._dropped.inc(self.history.dropped)
-            self.history.dropped = 0
         fired = rules.judge(event, series)
         if fired is None:
             return None
