@@ -183,7 +183,7 @@ def test_a_worker_logs_in_over_tls(tmp_path: Path, secure: KafkaBroker) -> None:
         FAMULUS_KAFKA_SSL_CAFILE=str(ca_file),
     )
     with worker:
-        until(lambda: len(alerts(worker)) == 30, within=30, what="thirty alerts")
+        until(lambda: len(alerts(worker)) == 30, within=60, what="thirty alerts")
         assert worker.stop() == 0
         assert secure_kafka.PASSWORD not in worker.log_text()
 

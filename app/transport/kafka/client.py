@@ -17,7 +17,7 @@ from app.transport.credentials import OPEN, Credentials
 from app.transport.kafka import produce
 from app.transport.kafka.connection import Connection
 from app.transport.kafka.failures import connecting, translated
-from app.transport.kafka.metadata import partition_counts
+from app.transport.kafka.metadata import SETTLE_SECONDS, partition_counts
 from app.transport.kafka.reader import KafkaReader
 from models.errors import LogError, LogUnavailable, RecordTooLarge, UnknownTopic
 from models.partitioning import partition_of
@@ -85,7 +85,7 @@ class KafkaClient:
                 return False
             if error is not kafka.NoError:
                 raise error(message or topic)
-            await partition_counts(admin._client, [topic])  # until the brokers know it
+            await partition_counts(admin._client, [topic], unknown_seconds=SETTLE_SECONDS)  # until the brokers know it
             return True
 
     async def _replicas(self) -> int:

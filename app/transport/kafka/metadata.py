@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from time import monotonic
 from typing import Any
 
 from aiokafka import errors as kafka
@@ -11,31 +12,36 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from models.errors import LogUnavailable, UnknownTopic
 
-#: How long a topic may be about to exist: just created, or its leader just elected.
-_SETTLE_TRIES = 20
-_SETTLE_SECONDS = 0.05
+#: A topic that is not there is asked for once more after so long: it may just be coming.
+UNKNOWN_SECONDS = 0.2
+#: A topic that is there gets its leaders within so long, and one that was just created is known to all brokers.
+SETTLE_SECONDS = 20.0
+_AGAIN_SECONDS = 0.05
 
 
-async def partition_counts(client: Any, topics: Collection[str] | None = None) -> dict[str, int]:
+async def partition_counts(
+    client: Any, topics: Collection[str] | None = None, *, unknown_seconds: float = UNKNOWN_SECONDS
+) -> dict[str, int]:
     """Topic -> number of partitions for these topics, or for all but Kafka's internal ones.
 
-    ``client`` is an ``AIOKafkaClient``.  Raises :class:`models.errors.UnknownTopic` or an error of aiokafka.
+    ``client`` is an ``AIOKafkaClient``.  Raises :class:`models.errors.UnknownTopic` after ``unknown_seconds``, or an error of aiokafka.
     """
     names = None if topics is None else list(topics)
-    failed: dict[str, int] = {}
-    for attempt in range(_SETTLE_TRIES):
-        if attempt:
-            await asyncio.sleep(_SETTLE_SECONDS)
+    started = monotonic()
+    while True:
         answer = await _ask(client, names)
         found = {name: len(partitions) for code, name, internal, partitions in answer if not code and not internal}
-        failed = {name: code for code, name, _, _ in answer if code}
+        failed = {name: kafka.for_code(code) for code, name, _, _ in answer if code}
         if names is None or not failed:
             return found
-        if any(kafka.for_code(code) is kafka.TopicAuthorizationFailedError for code in failed.values()):
+        if kafka.TopicAuthorizationFailedError in failed.values():
             raise kafka.TopicAuthorizationFailedError(", ".join(sorted(failed)))
-        if attempt >= 3 and all(kafka.for_code(code) is kafka.UnknownTopicOrPartitionError for code in failed.values()):
-            break
-    raise UnknownTopic(f"there is no topic {', '.join(sorted(failed))}; create it, or start a worker, which does")
+        unknown = kafka.UnknownTopicOrPartitionError in failed.values()
+        if monotonic() - started > (unknown_seconds if unknown else SETTLE_SECONDS):
+            raise UnknownTopic(
+                f"there is no topic {', '.join(sorted(failed))}; create it, or start a worker, which does"
+            )
+        await asyncio.sleep(_AGAIN_SECONDS)
 
 
 async def _ask(client: Any, names: list[str] | None) -> list[tuple[int, str, bool, list[Any]]]:
