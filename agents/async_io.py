@@ -196,7 +196,7 @@ class AsyncTask:
             self._entries.append(entry)
             task = asyncio.get_running_loop().create_task(self._call(entry, event))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._landed)
             self._in_flight.set(len(self._tasks))
         # What the log never shows (control records) belongs to the last record shown.
         if not self._entries:
@@ -213,13 +213,16 @@ class AsyncTask:
         if not self._closed:
             self._finish(entry)
 
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._in_flight.set(len(self._tasks))
+
     def _finish(self, entry: _Entry) -> None:
         entry.done = True
         if not self._calls.options.ordered:
             self._release(entry)
             self._emit(entry)
         self._advance()
-        self._in_flight.set(sum(1 for task in self._tasks if not task.done()) - 1 if self._tasks else 0)
         self._emitted()
 
     def _advance(self) -> None:
