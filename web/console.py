@@ -24,6 +24,7 @@ FILES = {
     "/rules.js": ("rules.js", _SCRIPT),
     "/editor.js": ("editor.js", _SCRIPT),
     "/worker.js": ("worker.js", _SCRIPT),
+    "/jobs.js": ("jobs.js", _SCRIPT),
     "/lookup.js": ("lookup.js", _SCRIPT),
     "/favicon.svg": ("favicon.svg", "image/svg+xml"),
 }

@@ -2,6 +2,7 @@
 import { alertsPanel } from "./alerts.js";
 import { byId } from "./dom.js";
 import { ruleEditor } from "./editor.js";
+import { jobsPanel } from "./jobs.js";
 import { lookupPanel } from "./lookup.js";
 import { rulesPanel } from "./rules.js";
 import { workerPanel } from "./worker.js";
@@ -14,6 +15,7 @@ const editor = ruleEditor(() => rules.poll().catch(() => {}));
 const alerts = alertsPanel({ lookUp: lookup.show, editRule: editor.open });
 const rules = rulesPanel({ edit: editor.open, offer: alerts.offer });
 const worker = workerPanel(lookup.offer);
+const jobs = jobsPanel();
 
 byId("new-rule").addEventListener("click", () => editor.open());
 
@@ -27,4 +29,5 @@ async function keep(poll, pause) {
 
 keep(worker.poll, REST_MS);
 keep(rules.poll, REST_MS);
+keep(jobs.poll, REST_MS);
 keep(alerts.poll, ALERTS_MS);
