@@ -149,7 +149,7 @@ def test_a_damaged_file_is_discarded_with_a_warning(
         bed.on(key).put("e", 1)
     bed.cut()
     taken(bed, path)
-    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))  # type: ignore[no-untyped-call]
     with caplog.at_level(logging.WARNING):
         store = load_snapshot(path, changelog=LOG, partition=3)
     assert (store.next_offset, store.states, store.markers, store.origin) == (0, {}, {}, "")

@@ -20,7 +20,7 @@ app = faust.App(
     consumer_auto_offset_reset="earliest",
     web_enabled=False,
 )
-raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
+raw: dict[str, Any] = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
 payments = app.topic("payments", partitions=4, **raw)
 limits = app.topic("limits", partitions=1, **raw)
 results = app.topic("results", partitions=4, **raw)
@@ -54,9 +54,10 @@ async def count(stream: Any) -> None:
 
 
 if os.environ.get("LATE"):
-    app.topics._resubscribe_sleep_lock_seconds = 0.5  # Faust waits 45 s for further changes
+    conductor: Any = app.topics
+    conductor._resubscribe_sleep_lock_seconds = 0.5  # Faust waits 45 s for further changes
 
-    @app.task
+    @app.task  # type: ignore[untyped-decorator]
     async def echo() -> None:
         """A stream that begins when the worker is at work already: the subscription grows."""
         async for event in app.topic("late", partitions=4, **raw).stream().events():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tests.integration.test_fraud_job import HIGH, Log, tx
 from tests.support.waiting import until
@@ -65,12 +66,12 @@ def _answers_for_all(worker: Worker) -> None:
         path = f"/v1/state/fraud/history/user{number}"
         found = until(lambda path=path: worker.get(path), within=20, what=f"{path} is found")  # type: ignore[misc]
         assert found["value"][0]["amount"] == 20_000.0
-    page = until(
-        lambda: (listed := worker.get("/v1/state/fraud/history?limit=200")) and not listed["partial"] and listed,
-        within=20,
-        what="the listing is whole",
-    )
-    assert len(page["items"]) == 30
+    until(lambda: not _listing(worker)["partial"], within=20, what="the listing is whole")
+    assert len(_listing(worker)["items"]) == 30
+
+
+def _listing(worker: Worker) -> Any:
+    return worker.get("/v1/state/fraud/history?limit=200") or {"partial": True}
 
 
 def _owned(worker: Worker) -> set[int]:
@@ -86,7 +87,10 @@ def test_a_spare_shows_the_alerts_of_the_active_worker(tmp_path: Path) -> None:
         active.wait_ready()
         log.transactions(tx(1))
         with Worker(tmp_path, broker=active.broker) as spare:
-            shown = lambda: {alert["transaction_id"] for alert in (spare.get("/v1/alerts") or {"alerts": []})["alerts"]}  # noqa: E731
+
+            def shown() -> set[str]:
+                return {alert["transaction_id"] for alert in (spare.get("/v1/alerts") or {"alerts": []})["alerts"]}
+
             until(lambda: shown() == {"t1"}, within=20, what="the spare shows the alert from before its start")
             log.transactions(tx(2))
             until(lambda: shown() == {"t1", "t2"}, within=10, what="and the one raised now")

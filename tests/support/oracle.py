@@ -23,15 +23,16 @@ def window(history: list[dict[str, Any]], now: dict[str, Any], seconds: float) -
     return [one for one in history if t - seconds * 1000 < one["timestamp"] <= t]
 
 
+def _over(limit: float) -> Condition:
+    return lambda tx, history: bool(tx["amount"] > limit)
+
+
 STANDARD_RULES: dict[str, Condition] = {
     "HIGH_VALUE": lambda tx, history: tx["amount"] > 10_000,
     "VELOCITY": lambda tx, history: len(window(history, tx, 600)) > 5,
     "COUNTRY_KP": lambda tx, history: tx.get("country") == "KP",
     "MERCHANT_666": lambda tx, history: tx.get("merchant") == "m666",
-    **{
-        f"OVER_{limit}": (lambda tx, history, limit=limit: tx["amount"] > limit)
-        for limit in range(11_000, 17_000, 1_000)
-    },  # type: ignore[misc]
+    **{f"OVER_{limit}": _over(limit) for limit in range(11_000, 17_000, 1_000)},
 }
 
 
