@@ -6,6 +6,7 @@ Names: ``transaction_id, user_id, merchant, country`` (string), ``amount`` (doub
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
@@ -51,7 +52,10 @@ _HINTS = (
     ),
     (re.compile(r"'\(int, double\)'"), "write both as whole numbers, or use double(...)"),
     (re.compile(r"unsupported syntax '\.\?'"), "optional values are not part of rules; use has(...)"),
+    (re.compile(r"(?i)mismatched input '(?:and|or)'"), "write && for and, || for or"),
+    (re.compile(r"token recognition error at: '="), "write == to compare"),
 )
+_UNDECLARED = re.compile(r"undeclared reference to '(\w{1,64})'")
 
 
 class Fault(NamedTuple):
@@ -130,11 +134,29 @@ def _faults(answer: str) -> list[Fault]:
     for line, column, message in found:
         if int(line) < 1:
             continue
-        hint = next((f"; {hint}" for pattern, hint in _HINTS if pattern.search(message)), "")
+        hint = next((f"; {hint}" for pattern, hint in _HINTS if pattern.search(message)), "") or _meant(message)
         message = message.removesuffix(" [INVALID_ARGUMENT]").replace(" (in container '')", "")
         printable = "".join(c if c.isprintable() else "\ufffd" for c in message)
         faults.append(Fault(int(line), int(column), printable + hint))
     return faults or [Fault(1, 1, answer)]
+
+
+def _meant(message: str) -> str:
+    """A hint for a name that is not there: the function that it lacks the parentheses of, or one that is spelt alike."""
+    found = _UNDECLARED.search(message)
+    if found is None:
+        return ""
+    functions = {name: f"{name}()" for name in PREVIOUS_TYPES} | {
+        name: f"{name}(duration('10m'))" for name in WINDOW_TYPES
+    }
+    names = {name: name for name in FIELDS} | functions
+    name = found[1]
+    if name not in names:
+        close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.75)
+        if not close:
+            return ""
+        name = close[0]
+    return f"; did you mean {names[name]}?"
 
 
 class Pattern:

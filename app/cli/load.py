@@ -39,6 +39,7 @@ PLAIN_EVERY = 5.0
 @click.option("--map", "pairs", multiple=True, metavar="FIELD=COLUMN", help="Which column a field of the record is in.")
 @click.option("--attributes", metavar="COLUMN,...", help="Columns that become attributes of a transaction.")
 @click.option("--key", metavar="FIELD", help="Field that is the key, for a topic that is not one of ours.")
+@click.option("--partitions", type=click.IntRange(1, 1024), help="Partitions of a topic that does not exist yet.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Records per second (default: all it can).")
 @json_option
 def load(
@@ -47,6 +48,7 @@ def load(
     pairs: tuple[str, ...],
     attributes: str | None,
     key: str | None,
+    partitions: int | None,
     rate: float | None,
     as_json: bool,
 ) -> None:
@@ -72,7 +74,7 @@ def load(
         loading = _Loading(source, topic, convert, tally, rate)
         started = time.monotonic()
         try:
-            run(loading.run(settings))
+            run(loading.run(settings, partitions))
         except BaseException:
             if tally.produced:
                 _report(topic, tally, convert, time.monotonic() - started, as_json)
@@ -121,9 +123,9 @@ class _Loading:
         self._sent = 0
         self._started = time.monotonic()
 
-    async def run(self, settings: Settings) -> None:
+    async def run(self, settings: Settings, partitions: int | None) -> None:
         async with broker(settings) as client:
-            _, made = await ensure_topic(client, self._topic)
+            _, made = await ensure_topic(client, self._topic, partitions)
             if made:
                 note(f"created topic {self._topic}")
             with _Progress(self._source) as progress:

@@ -224,6 +224,18 @@ def test_a_topic_of_ours_is_created_as_it_must_be_and_another_one_as_asked_for(c
     assert found == {"fraud-rules": 1, "user-transactions.dlq": 4, "clicks": 7, "views": 4}
 
 
+def test_a_misspelt_topic_is_loaded_into_only_with_the_number_of_partitions_that_was_asked_for(
+    cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "visits.csv").write_text("id,page\nv1,/home\n")
+    load = ("load", "visits.csv", "--topic", "user-event", "--key", "id")
+    refused = cli(*load)
+    assert (refused.code, "did you mean user-events?" in refused.err) == (1, True)
+    assert cli(*load, "--partitions", "2").code == 0
+    found = {topic["topic"]: topic["partitions"] for topic in cli("topics", "--json").json}
+    assert found["user-event"] == 2
+
+
 def test_a_misspelt_topic_is_not_created(cli: Cli) -> None:
     ended = cli("produce", "user-transaction", stdin='{"value":1}')
     assert ended.code == 1
