@@ -90,7 +90,7 @@ class RoutedStateQueries:
             async with self._session().get(
                 url + path, params=query, headers=headers, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
             ) as answer:
-                body = await answer.content.read(MAX_ANSWER)
+                body = await _whole(answer)
                 if answer.status == 404:
                     raise NotFound(str(msgspec.json.decode(body).get("detail", "not found")))
                 if answer.status != 200:
@@ -102,6 +102,18 @@ class RoutedStateQueries:
             raise StateUnavailable(
                 f"the worker that owns the key does not answer ({type(exc).__name__}); ask again in a moment"
             ) from exc
+
+
+async def _whole(answer: aiohttp.ClientResponse) -> bytes:
+    """The body, all of it: ``content.read`` gives what has arrived."""
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            raise StateUnavailable(
+                f"the worker that owns the key answered with more than {MAX_ANSWER} bytes; ask for fewer keys"
+            )
+    return bytes(body)
 
 
 def _answer(item: dict[str, Any]) -> StateAnswer:
