@@ -293,18 +293,19 @@ class FamulusApp(faust.App):
         try:
             for reader in self.broadcast_readers:
                 await reader.ready.wait()
-            assignment = list(self.consumer.assignment())
+            assignment = [TopicPartition(*tp) for tp in self.consumer.assignment()]
+            missing: dict[str, list[int]] = {}
             for lane in self.lanes:
-                wanted = assigned_partitions(lane, (TopicPartition(*tp) for tp in assignment))
+                wanted = assigned_partitions(lane, assignment)
                 for partition in set(lane.partitions) - wanted:
                     await lane.close(partition)
-                missing = sorted(wanted - set(lane.partitions))
-                if not missing:
-                    continue
-                await asyncio.gather(*(lane.fence(partition) for partition in missing))
-                stores = await self.restorer.restore(lane.changelog, missing)
-                for partition, store in stores.items():
-                    lane.open(partition, store)
+                missing[lane.changelog] = sorted(wanted - set(lane.partitions))
+            # All at once: each takeover waits for the broker, and so does each read.
+            await asyncio.gather(*(lane.fence(number) for lane in self.lanes for number in missing[lane.changelog]))
+            stores = await self.restorer.restore(missing)
+            for lane in self.lanes:
+                for partition in missing[lane.changelog]:
+                    lane.open(partition, stores[TopicPartition(lane.changelog, partition)])
                     await replay_source(lane, partition, self.client().reader())
             await self.members.claim({lane.spec.uid: sorted(lane.partitions) for lane in self.lanes})
             self.alert_follower.partitions_changed()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -67,8 +67,8 @@ class StateRestorer:
         #: seconds that the last restore took
         self.last_seconds = 0.0
 
-    async def restore(self, changelog: str, partitions: Iterable[int]) -> dict[int, StateStore]:
-        """Stores of the partitions as of the end of the changelog now.
+    async def restore(self, wanted: Mapping[str, Iterable[int]]) -> dict[TopicPartition, StateStore]:
+        """Stores of the wanted partitions (by changelog) as of the end of their changelogs now, read side by side.
 
         They begin with what this machine's disk has of them, so that only the rest is read, unless it is not of this changelog.  The
         owners before us must have been fenced, so that the end cannot move.  Raises :class:`models.errors.LogError` if the log stops
@@ -81,8 +81,9 @@ class StateRestorer:
         started = time.monotonic()
         stores: dict[TopicPartition, StateStore] = {}
         try:
-            for partition in partitions:
-                stores[TopicPartition(changelog, partition)] = self._local.open(changelog, partition)
+            for changelog, partitions in wanted.items():
+                for partition in partitions:
+                    stores[TopicPartition(changelog, partition)] = self._local.open(changelog, partition)
             await self._catch_up(reader, stores)
         except BaseException:
             for store in stores.values():
@@ -94,8 +95,8 @@ class StateRestorer:
                 gc.freeze()  # what was restored is not scanned by later collections
             await reader.stop()
             self.last_seconds = time.monotonic() - started
-        log.info("%s: %d records read back in %.1f s", changelog, self.progress.read, self.last_seconds)
-        return {tp.partition: store for tp, store in stores.items()}
+        log.info("state: %d changelog records read back in %.1f s", self.progress.read, self.last_seconds)
+        return stores
 
     async def _catch_up(self, reader: LogReader, stores: dict[TopicPartition, StateStore]) -> None:
         try:

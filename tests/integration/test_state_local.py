@@ -24,7 +24,7 @@ def known(worker: Worker, user: str) -> int:
 
 def read_back(worker: Worker) -> int:
     """Changelog records of the fraud operator that the running worker read at its start."""
-    found = re.findall(r"fraud-changelog: (\d+) records read back", worker.log_text())
+    found = re.findall(r"(\d+) changelog records read back", worker.log_text())
     return int(found[-1])
 
 

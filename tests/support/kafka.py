@@ -122,6 +122,7 @@ class KafkaBroker:
 
     def start(self, within: float = 60) -> KafkaBroker:
         libs = jars()
+        self._require_free_port()
         properties = self.folder / "server.properties"
         self.folder.mkdir(parents=True, exist_ok=True)
         properties.write_text("".join(f"{name}={value}\n" for name, value in self._properties().items()))
@@ -143,6 +144,17 @@ class KafkaBroker:
                 raise NoKafka(f"Apache Kafka did not start:\n{self.log_file.read_text(errors='replace')[-3000:]}")
             time.sleep(0.1)
         return self
+
+    def _require_free_port(self) -> None:
+        """Somebody else's broker on our port would answer in our name."""
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.port))
+            except OSError as error:
+                raise NoKafka(
+                    f"port {self.port} is taken; stop what listens there, or choose another with --port ({error.strerror})"
+                ) from None
 
     def _properties(self) -> dict[str, str]:
         listeners = {"PLAINTEXT": self.port, "CONTROLLER": self._controller_port, **self.ports}
