@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from importlib.metadata import entry_points, version
 from typing import Any, cast
@@ -29,6 +29,7 @@ from app.health import LIVE, READY, STARTUP, Health
 from app.local_state import LocalState
 from app.members import Members, reachable_url
 from app.metrics import LaneCollector
+from app.partitioning import make_topics
 from app.recovery import LaneTableManager, StateRestorer, assigned_partitions, replay_source
 from app.routed_queries import RoutedStateQueries
 from app.rulebook import RuleService
@@ -36,9 +37,10 @@ from app.settings import ProcessingGuarantee, Settings
 from app.state_queries import LocalStateQueries
 from app.transport.batches import LaneTopic
 from app.transport.client import BrokerClient, connect, faust_url
+from app.watchdog import Watchdog
 from app.worker import LaneWorker
-from models.errors import FamulusError, Fenced
-from models.topics import CATALOGUE, TopicNames, dlq_topic, spec_of
+from models.errors import FamulusError, Fenced, StateError
+from models.topics import CATALOGUE, TopicNames, spec_of
 from tables.log import TopicPartition
 from tables.table import StateTable
 
@@ -53,7 +55,12 @@ class LaneBootStrategy(BootStrategy):
     app: Any
 
     def web_server(self) -> Iterable[ServiceT]:
-        services: list[ServiceT] = [*self.app.broadcast_readers, self.app.members, self.app.alert_follower]
+        services: list[ServiceT] = [
+            *self.app.broadcast_readers,
+            self.app.members,
+            self.app.alert_follower,
+            self.app.watchdog,
+        ]
         if self._should_enable_web():
             for entry in entry_points(group="famulus.web"):
                 services.append(entry.load()(self.app, loop=self.app.loop, beacon=self.app.beacon))
@@ -77,6 +84,8 @@ class FamulusApp(faust.App):
         self.alerts = AlertFeed()
         self.metrics_registry = CollectorRegistry()
         self.lanes: list[Lane] = []
+        #: partitions of every topic, once the worker has looked
+        self.partition_counts: Mapping[str, int] = {}
         self.broadcast_readers: list[BroadcastReader] = []
         self._fatal_error: BaseException | None = None
         self._sink: PartSink | None = None
@@ -116,6 +125,14 @@ class FamulusApp(faust.App):
         for spec in operators:
             self._add_operator(spec)
         self._add_broadcast_readers()
+        self.watchdog = Watchdog(
+            self.lanes,
+            self._highwater,
+            self._waiting,
+            self.fatal,
+            stalled_after=settings.stall_timeout,
+            beacon=self.beacon,
+        )
         self._register_health()
         self.metrics_registry.register(LaneCollector(self))
 
@@ -140,7 +157,7 @@ class FamulusApp(faust.App):
         )
         if spec.output == TopicNames.ALERTS:
             lane.listeners.append(self._feed_alerts)
-        partitions = _partitions(spec.source.topic)
+        partitions = self.partitions_of(spec.source.topic)
         table = StateTable(self, uid=spec.uid, partitions=partitions)
         self.tables.add(table)
         store = table.operator_store
@@ -180,13 +197,21 @@ class FamulusApp(faust.App):
                 {READY, STARTUP},
             )
         self.health.register("partitions", self._partitions_ready, {READY, STARTUP})
+        self.health.register("progress", self.watchdog.stalled, {READY})
+
+    def _waiting(self) -> str | None:
+        """What outside this worker it waits for: its turn, or the broker."""
+        return getattr(self.consumer, "waiting_for", None)
+
+    def _highwater(self, tp: TopicPartition) -> int | None:
+        return self.consumer.highwater(TP(tp.topic, tp.partition))
 
     def _partitions_ready(self) -> str | None:
         if not self.started or self._consumer is None:
             return "the worker is starting"
-        waiting = getattr(self.consumer, "waiting_for", None)
+        waiting = self._waiting()
         if waiting:
-            return str(waiting)
+            return waiting
         recovering = self.restorer.progress.text()
         if recovering:
             return recovering
@@ -225,6 +250,18 @@ class FamulusApp(faust.App):
         highwater = getattr(self.consumer, "highwater", None)
         return highwater is not None and (highwater(TP(*tp)) or 0) > next_offset
 
+    def partitions_of(self, topic: str) -> int:
+        """Partitions of one of our topics: those that it has, before the start those of the catalogue."""
+        count = self.partition_counts.get(topic)
+        if count is None:
+            spec = spec_of(topic)
+            if spec is None:
+                raise FamulusError(
+                    f"topic {topic!r} is not in models/topics.py; add it there with its number of partitions"
+                )
+            count = spec.partitions
+        return count
+
     def _seek_epoch(self) -> int:
         consumer: Any = self.consumer
         return int(consumer.seek_epoch)
@@ -251,30 +288,9 @@ class FamulusApp(faust.App):
     async def on_start(self) -> None:
         client = self.client()
         await client.__aenter__()
-        for topic in self._topics():
-            spec = spec_of(topic)
-            if spec is not None:
-                await client.create_topic(topic, spec.partitions, spec.config)
-        for lane in self.lanes:
-            await client.create_topic(
-                lane.changelog, _partitions(lane.spec.source.topic), {"cleanup.policy": "compact"}
-            )
+        self.partition_counts = await make_topics(client, self.settings.app_id, self.operators)
         await client.create_topic(self.members.topic, 1, {"cleanup.policy": "compact"})
         await super().on_start()
-
-    def _topics(self) -> list[str]:
-        topics: dict[str, None] = {}
-        for spec in self.operators:
-            for topic in (
-                *(source.topic for source in spec.sources),
-                *(dlq_topic(source.topic) for source in spec.sources),
-                spec.output or "",
-                spec.broadcast or "",
-                *spec.side_outputs.values(),
-            ):
-                if topic:
-                    topics[topic] = None
-        return list(topics)
 
     async def on_stop(self) -> None:
         await super().on_stop()
@@ -297,6 +313,7 @@ class FamulusApp(faust.App):
             missing: dict[str, list[int]] = {}
             for lane in self.lanes:
                 wanted = assigned_partitions(lane, assignment)
+                self._refuse_growth(lane, wanted)
                 for partition in set(lane.partitions) - wanted:
                     await lane.close(partition)
                 missing[lane.changelog] = sorted(wanted - set(lane.partitions))
@@ -315,6 +332,14 @@ class FamulusApp(faust.App):
             self.fatal(exc, "restoring state")
             raise
 
+    def _refuse_growth(self, lane: Lane, wanted: set[int]) -> None:
+        topic = lane.spec.source.topic
+        if wanted and max(wanted) >= self.partitions_of(topic):
+            raise StateError(
+                f"topic {topic} has got partitions while this worker was running, and the state of operator {lane.spec.uid!r} is split as "
+                f"it was before; start under a new FAMULUS_APP_ID, which builds the state anew from the source"
+            )
+
     def lane_offsets(self) -> dict[TP, int]:
         """Where each source partition goes on, as the restored markers say.
 
@@ -325,7 +350,7 @@ class FamulusApp(faust.App):
         for lane in self.lanes:
             for tp, offset in lane.offsets().items():
                 offsets.setdefault(TP(tp.topic, tp.partition), []).append(offset)
-        return {tp: min(found) for tp, found in offsets.items() if any(found)}
+        return {tp: min(found) for tp, found in offsets.items()}
 
     async def _close_lanes(self) -> None:
         """Make durable what was processed, then forget the partitions; their state is read back when they return."""
@@ -352,7 +377,15 @@ class FamulusApp(faust.App):
     # -- what the worker shows
 
     def _alerting_partitions(self) -> set[int]:
-        return {n for lane in self.lanes if lane.spec.output == TopicNames.ALERTS for n in lane.partitions}
+        """Partitions of the alerts topic that only the lanes of this worker write to."""
+        alerting = [lane for lane in self.lanes if lane.spec.output == TopicNames.ALERTS]
+        count = self.partitions_of(TopicNames.ALERTS)
+        sources = {self.partitions_of(lane.spec.source.topic) for lane in alerting}
+        if all(len(lane.partitions) == self.partitions_of(lane.spec.source.topic) for lane in alerting):
+            return set(range(count)) if alerting else set()
+        if sources != {count}:
+            return set()
+        return set.intersection(*(set(lane.partitions) for lane in alerting))
 
     def _feed_alerts(self, part: SealedPart) -> None:
         for tp, outputs in part.outputs.items():
@@ -395,13 +428,6 @@ def _exit_hard(error: BaseException, grace: timedelta) -> None:
     sys.stderr.write(f"FATAL {error!r}: not stopped after {grace.total_seconds():.0f} s, exiting\n")
     sys.stderr.flush()
     os._exit(1)
-
-
-def _partitions(topic: str) -> int:
-    spec = spec_of(topic)
-    if spec is None:
-        raise FamulusError(f"topic {topic!r} is not in models/topics.py; add it there with its number of partitions")
-    return spec.partitions
 
 
 __all__ = ["APP_VERSION", "CATALOGUE", "FamulusApp"]

@@ -67,6 +67,8 @@ class Settings:
     savepoint_url: str = "var/savepoints"
     #: A record this far ahead of this machine's clock is a bad record.
     max_drift: timedelta = timedelta(hours=2)
+    #: A partition with records that has not moved for so long makes the worker not ready, and after twice that time end.
+    stall_timeout: timedelta = timedelta(seconds=60)
     #: Name of this program in the broker's logs, metrics and quotas.
     client_id: str = "famulus"
     kafka_security_protocol: SecurityProtocol = SecurityProtocol.PLAINTEXT
@@ -222,6 +224,12 @@ VARIABLES = (
     Variable("FAMULUS_SAVEPOINT_URL", "savepoint_url", values.savepoint, "a folder, s3://, gs:// or az://"),
     Variable(
         "FAMULUS_MAX_DRIFT_MS", "max_drift", values.milliseconds(0, 366 * 86_400_000), "milliseconds from 0 to a year"
+    ),
+    Variable(
+        "FAMULUS_STALL_TIMEOUT_MS",
+        "stall_timeout",
+        values.milliseconds(1000, 86_400_000),
+        "milliseconds from 1000 to a day",
     ),
     Variable("FAMULUS_CLIENT_ID", "client_id", values.app_id, "1 to 100 of A-Z a-z 0-9 . _ -, not starting with a dot"),
     Variable(

@@ -51,6 +51,10 @@ class LogCorrupt(LogError):
     """The log's file is damaged.  Stop, keep the file, and restore it from a copy."""
 
 
+class Stalled(FamulusError):
+    """Records wait and none is processed.  The process ends so that a fresh one can go on; look into its log for the cause."""
+
+
 class RecordTooLarge(LogError):
     """A record is larger than the log takes."""
 

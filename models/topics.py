@@ -45,12 +45,17 @@ class TopicSpec:
     #: Field of the record that is the record's key.
     key_field: str
     retention: timedelta | None
+    #: Largest batch of records in bytes, ``None`` for the broker's default (1 MiB on Kafka).
+    max_message_bytes: int | None = None
 
     @property
     def config(self) -> Mapping[str, str]:
         """The topic's configuration in Kafka's names."""
         retention_ms = -1 if self.retention is None else millis(self.retention)
-        return MappingProxyType({"cleanup.policy": "delete", "retention.ms": str(retention_ms)})
+        config = {"cleanup.policy": "delete", "retention.ms": str(retention_ms)}
+        if self.max_message_bytes is not None:
+            config["max.message.bytes"] = str(self.max_message_bytes)
+        return MappingProxyType(config)
 
 
 _WEEK = timedelta(days=7)
@@ -95,4 +100,5 @@ def spec_of(topic: str) -> TopicSpec | None:
     origin = CATALOGUE.get(origin_topic(topic))
     if origin is None or origin.name == topic:
         return origin
-    return TopicSpec(topic, origin.partitions, origin.key_field, _MONTH)
+    # A record of the largest size, with its reason in the headers, must still fit.
+    return TopicSpec(topic, origin.partitions, origin.key_field, _MONTH, max_message_bytes=2 << 20)
