@@ -440,7 +440,7 @@ class Lane:
             version=self.options.app_version,
             attempt=attempt_of(record.headers) + 1,
         )
-        target = TopicPartition(dlq_topic(topic), partition)
+        target = TopicPartition(dlq_topic(topic), partition % self.sink.partitions(dlq_topic(topic)))
         opened.part.outputs.setdefault(target, []).append((record.key, record.value, headers))
         self.totals.dead_letters += 1
         log.warning("%s[%d]@%d goes to %s: %s", topic, partition, record.offset, target.topic, str(reason)[:300])

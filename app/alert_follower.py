@@ -74,8 +74,7 @@ class AlertFollower(Service):
             while not (self.should_stop or self._assigned.is_set()):
                 for part in await reader.poll(0.5):
                     values = [record.value for record in part.records if record.value is not None]
-                    # Once the assignment has changed, this worker's own alerts may be among them.
-                    (self._feed.feed_missing if self._assigned.is_set() else self._feed.feed)(values)
+                    self._feed.feed_missing(values)  # this worker's own alerts may be among them
                     self._next[part.tp] = part.next_offset
         finally:
             await reader.stop()

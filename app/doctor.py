@@ -14,6 +14,7 @@ from urllib.request import ProxyHandler, build_opener
 
 import msgspec
 
+from app.partitioning import mismatches
 from app.rulebook import RuleService
 from app.settings import Settings, masked
 from app.topology import operators
@@ -21,7 +22,7 @@ from app.transport import client as transport
 from app.transport.client import BrokerClient, NewRecord
 from app.transport.embedded.location import SCHEME, locate
 from models.errors import FamulusError
-from models.topics import CATALOGUE, spec_of
+from models.topics import CATALOGUE
 
 #: A service gets this long to answer.
 TIMEOUT_S = 5.0
@@ -100,25 +101,9 @@ async def _topics(settings: Settings, client: BrokerClient) -> AsyncIterator[Che
     """Partition counts: of the topics that there are, and of the changelogs against the topics that they belong to."""
     found = await client.topics()
     wrong = False
-    for topic, partitions in found.items():
-        spec = spec_of(topic)
-        if spec is not None and partitions != spec.partitions:
-            wrong = True
-            yield fail(
-                f"topic {topic}",
-                f"has {partitions} partitions and must have {spec.partitions}",
-                "stop the producers, copy its records into a new log (famulus read, famulus produce) and use that",
-            )
-    for operator in operators(settings.jobs):
-        changelog = f"{settings.app_id}-{operator.uid}-changelog"
-        source = found.get(operator.source.topic)
-        if changelog in found and source is not None and found[changelog] != source:
-            wrong = True
-            yield fail(
-                f"topic {changelog}",
-                f"has {found[changelog]} partitions and its source {operator.source.topic} has {source}",
-                "start under a new FAMULUS_APP_ID, which builds the state anew from the source",
-            )
+    for topic, finding, fix in mismatches(found, settings.app_id, operators(settings.jobs)):
+        wrong = True
+        yield fail(f"topic {topic}", finding, fix)
     if not wrong:
         ours = sum(topic in CATALOGUE for topic in found)
         yield ok("topics", f"{len(found)} topics, {ours} of them ours, each with the partitions that it must have")

@@ -12,7 +12,6 @@ from agents.lane import Lane, LanePartition
 from app.queries import OperatorInfo, StateAnswer, StateInfo, StatePage
 from models.errors import NotFound, StateUnavailable
 from models.partitioning import partition_of
-from models.topics import spec_of
 from tables.state import KeyedState, declared_states
 
 if TYPE_CHECKING:
@@ -121,10 +120,8 @@ class LocalStateQueries:
             )
         return opened
 
-    @staticmethod
-    def _count(lane: Lane) -> int:
-        spec = spec_of(lane.spec.source.topic)
-        return spec.partitions if spec else 1
+    def _count(self, lane: Lane) -> int:
+        return self._app.partitions_of(lane.spec.source.topic)
 
     @staticmethod
     def _answer(lane: Lane, state: str, key: str, value: Any, opened: LanePartition) -> StateAnswer:

@@ -55,7 +55,7 @@ class HeldSink:
         self.gate = asyncio.Event()
         self.gate.set()
         self.fail: Exception | None = None
-        self.counts = {"numbers": 4, "sums": 4}
+        self.counts = {"numbers": 4, "sums": 4, "numbers.dlq": 4}
 
     async def open(self, uid: str, source: TopicPartition) -> None: ...
 

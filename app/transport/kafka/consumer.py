@@ -210,7 +210,7 @@ class Consumer(LaneConsumerMixin, base.Consumer):
                     f"{where} ends at {ends[tp]}, but the state of {self.app.conf.id} contains it up to {offset}: the topic was made "
                     "anew; start under a new FAMULUS_APP_ID, or delete the application's changelog topics to begin again"
                 )
-            if offset < starts[tp]:
+            if 0 < offset < starts[tp]:
                 log.error(
                     "%s: records %d to %d were deleted before they were processed; raise the topic's retention.ms",
                     where,

@@ -1,0 +1,88 @@
+"""The topics of an application: made at start where they are missing, and checked where they are not.
+
+A source may have been made by somebody else with another number of partitions than the catalogue's: its changelogs and its dead letter
+topic follow it.  What cannot work ends the worker before it reads anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from agents.operator.spec import OperatorSpec
+from app.transport.client import BrokerClient
+from models.errors import StateError
+from models.topics import dlq_topic, spec_of
+
+
+class Mismatch(NamedTuple):
+    """A topic whose number of partitions cannot work: what is wrong with it, and the way out."""
+
+    topic: str
+    finding: str
+    fix: str
+
+
+def changelog_topic(app_id: str, uid: str) -> str:
+    """Name of the topic that holds an operator's state."""
+    return f"{app_id}-{uid}-changelog"
+
+
+async def make_topics(client: BrokerClient, app_id: str, operators: Sequence[OperatorSpec]) -> dict[str, int]:
+    """Create what is missing; every topic with its number of partitions.
+
+    Raises :class:`models.errors.StateError` where the operators cannot work on what is there.
+    """
+    counts = await client.topics()
+
+    async def make(topic: str, partitions: int, config: Mapping[str, str]) -> None:
+        if topic not in counts and await client.create_topic(topic, partitions, config):
+            counts[topic] = partitions
+
+    for spec in operators:
+        read = [source.topic for source in spec.sources] + ([spec.broadcast] if spec.broadcast else [])
+        written = ([spec.output] if spec.output else []) + list(spec.side_outputs.values())
+        for topic in (*read, *written):
+            catalogued = spec_of(topic)
+            if catalogued is not None:
+                await make(topic, catalogued.partitions, catalogued.config)
+    counts = await client.topics()  # somebody else may have been faster, with other numbers
+    for spec in operators:
+        for source in spec.sources:
+            dead = spec_of(dlq_topic(source.topic))
+            if dead is not None:
+                await make(dead.name, counts[source.topic], dead.config)
+        changelog = changelog_topic(app_id, spec.uid)
+        await make(changelog, counts[spec.source.topic], {"cleanup.policy": "compact"})
+    counts = await client.topics()
+    for topic, finding, fix in mismatches(counts, app_id, operators):
+        raise StateError(f"topic {topic} {finding}; {fix}")
+    return counts
+
+
+def mismatches(counts: Mapping[str, int], app_id: str, operators: Sequence[OperatorSpec]) -> Iterator[Mismatch]:
+    """What cannot work, of the topics that there are."""
+    for topic in dict.fromkeys(spec.broadcast for spec in operators if spec.broadcast):
+        catalogued = spec_of(topic)
+        if catalogued is not None and counts.get(topic, catalogued.partitions) != catalogued.partitions:
+            yield Mismatch(
+                topic,
+                f"has {counts[topic]} partitions and must have {catalogued.partitions}, so that its records have one order",
+                "copy its records into a topic of that name with the right number (famulus read, famulus produce)",
+            )
+    for spec in operators:
+        first, changelog = counts.get(spec.source.topic), changelog_topic(app_id, spec.uid)
+        if first is None:
+            continue
+        if spec.source2 is not None and counts.get(spec.source2.topic, first) != first:
+            yield Mismatch(
+                spec.source2.topic,
+                f"has {counts[spec.source2.topic]} partitions and {spec.source.topic}, which it is joined with, has {first}",
+                "copy one of them into a topic with as many as the other",
+            )
+        if counts.get(changelog, first) != first:
+            yield Mismatch(
+                changelog,
+                f"has {counts[changelog]} partitions and its source {spec.source.topic} has {first}",
+                "start under a new FAMULUS_APP_ID, which builds the state anew from the source",
+            )
