@@ -344,7 +344,8 @@ class FamulusApp(faust.App):
         """Where each source partition goes on, as the restored markers say.
 
         Operators that share a source may stand at different places: it goes on at the first of them, and the others skip what they
-        have.  One that is new to the source begins at its start.
+        have.  One that has no state of it yet begins at its start, whatever the consumer group committed: a changelog that was lost is built
+        again instead of being missed.
         """
         offsets: dict[TP, list[int]] = {}
         for lane in self.lanes:
