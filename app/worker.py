@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 
 import faust
 
 from models.errors import FamulusError
+
+#: A worker holds a hundred thousand fetched records at a time and makes next to no cycles.  With Python's thresholds (700, 10, 10) looking
+#: through them takes 13 to 25 % of its CPU under full load; with these it takes 20 to 60 MB more.
+COLLECT_AFTER = 50_000, 20, 100
 
 
 class OneLine(logging.Filter):
@@ -23,6 +28,10 @@ class OneLine(logging.Filter):
 
 class LaneWorker(faust.Worker):
     """The worker of ``faust -A app worker``."""
+
+    async def on_start(self) -> None:
+        gc.set_threshold(*COLLECT_AFTER)
+        await super().on_start()
 
     def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
         super().on_setup_root_logger(logger, level)
