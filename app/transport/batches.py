@@ -191,16 +191,16 @@ class LaneConsumerMixin:
                 if not wanted(tp) or fetched.epoch != self.seek_epoch:
                     break
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))  # type: ignore[attr-defined]
-                last = batch.records[-1]
+                last = batch.next_offset - 1
                 # Faust looks for gaps between messages; batches have none.
-                self._read_offset[tp] = last.offset  # type: ignore[attr-defined]
+                self._read_offset[tp] = last  # type: ignore[attr-defined]
                 yield (
                     tp,
                     ConsumerMessage(
                         tp.topic,
                         tp.partition,
-                        last.offset,
-                        last.timestamp / 1000.0,
+                        last,
+                        batch.records[-1].timestamp / 1000.0 if batch.records else 0.0,
                         0,
                         [],
                         None,
@@ -215,11 +215,15 @@ class LaneConsumerMixin:
 
 
 def batches(tp: TP, fetched: FetchedSlice) -> list[Batch]:
-    """Cut a slice into batches within the bounds.  A slice without records gives none."""
+    """Cut a slice into batches within the bounds.
+
+    A slice without records (aborted ones, the end of a transaction) gives a batch without records: who stands still in front of what is
+    never delivered would look late for ever.
+    """
     records, size = fetched.records, fetched.size
     source = TopicPartition(tp.topic, tp.partition)
     if len(records) <= BATCH_RECORDS and size <= BATCH_BYTES:
-        return [Batch(source, records, fetched.next_offset, fetched.epoch)] if records else []
+        return [Batch(source, records, fetched.next_offset, fetched.epoch)]
     cuts: list[int] = []
     count = weight = 0
     for index, record in enumerate(records):

@@ -38,8 +38,9 @@ def test_a_small_slice_is_one_batch() -> None:
     assert ([r.offset for r in batch.records], batch.next_offset, batch.epoch) == ([*range(5, 15)], 15, 3)
 
 
-def test_a_slice_without_records_is_no_batch() -> None:
-    assert batches(LANE, FetchedSlice([], 99, 0, 0)) == []
+def test_a_slice_without_records_says_where_the_partition_goes_on() -> None:
+    [batch] = batches(LANE, FetchedSlice([], 99, 0, 3))
+    assert (batch.records, batch.next_offset, batch.epoch) == ([], 99, 3)
 
 
 def test_a_batch_is_bounded_in_records() -> None:

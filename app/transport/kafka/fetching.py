@@ -9,7 +9,7 @@ from typing import Any
 
 import aiokafka
 from aiokafka.consumer.fetcher import Fetcher
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.types import TP
 
 from app.transport.batches import FetchedSlice
@@ -57,6 +57,8 @@ class Fetching:
         self._epoch = epoch
         self._whole_fetches = whole_fetches
         self._wake: asyncio.Future[None] | None = None
+        #: where each lane partition stood, for the public interface, which gives records only
+        self._positions: dict[Any, int] = {}
         self.lane_topics: frozenset[str] = frozenset()
 
     def use_window(self, seconds: float) -> None:
@@ -99,7 +101,6 @@ class Fetching:
                 fetched: dict[Any, Any] = {
                     tp: FetchedSlice(part.records, part.next_offset, part.size, epoch)
                     for tp, part in internals.take(fetcher, lanes).items()
-                    if part.records
                 }
                 if plain and any(tp in plain for tp in fetcher._records):
                     fetched.update(await fetcher.fetched_records(plain, timeout=0, max_records=max_records))
@@ -131,12 +132,29 @@ class Fetching:
             epoch = self._epoch()
             wait = min(_PUBLIC_WAIT_SECONDS, max(0.0, deadline - monotonic()))
             fetched = await consumer.getmany(*mine, timeout_ms=int(1000 * wait), max_records=max_records)
-            if fetched or monotonic() >= deadline:
-                return {
-                    tp: _slice(records, epoch) if tp.topic in self.lane_topics else records
-                    for tp, records in fetched.items()
-                    if records
-                }
+            out: dict[Any, Any] = {
+                tp: _slice(records, epoch) if tp.topic in self.lane_topics else records
+                for tp, records in fetched.items()
+                if records
+            }
+            self._positions.update({tp: part.next_offset for tp, part in out.items() if isinstance(part, FetchedSlice)})
+            if not out:
+                out = await self._undelivered([tp for tp in mine if tp.topic in self.lane_topics], epoch)
+            if out or monotonic() >= deadline:
+                return out
+
+    async def _undelivered(self, lanes: list[Any], epoch: int) -> dict[Any, FetchedSlice]:
+        """Slices without records, of partitions that went on over what is never delivered."""
+        out = {}
+        for tp in lanes:
+            try:
+                position = await self._consumer.position(tp)
+            except IllegalStateError:  # given back meanwhile
+                continue
+            if position > self._positions.get(tp, 0):
+                self._positions[tp] = position
+                out[tp] = FetchedSlice([], position, 0, epoch)
+        return out
 
 
 def _slice(records: list[Any], epoch: int) -> FetchedSlice:
