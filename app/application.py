@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import faust
 from faust.app.base import BootStrategy
+from faust.tables.recovery import RebalanceAgain
 from faust.transport.drivers import by_name
 from faust.types import TP
 from mode import ServiceT
@@ -34,6 +35,7 @@ from app.recovery import LaneTableManager, StateRestorer, assigned_partitions, r
 from app.routed_queries import RoutedStateQueries
 from app.rulebook import RuleService
 from app.settings import ProcessingGuarantee, Settings
+from app.standby import Standbys
 from app.state_queries import LocalStateQueries
 from app.transport.batches import LaneTopic
 from app.transport.client import BrokerClient, connect, faust_url
@@ -60,6 +62,7 @@ class LaneBootStrategy(BootStrategy):
             self.app.members,
             self.app.alert_follower,
             self.app.watchdog,
+            self.app.standbys,
         ]
         if self._should_enable_web():
             for entry in entry_points(group="famulus.web"):
@@ -88,6 +91,7 @@ class FamulusApp(faust.App):
         self.partition_counts: Mapping[str, int] = {}
         self.broadcast_readers: list[BroadcastReader] = []
         self._fatal_error: BaseException | None = None
+        self._opening: asyncio.Future[None] | None = None
         self._sink: PartSink | None = None
         self._client: BrokerClient | None = None
         self._rule_service: RuleService | None = None
@@ -121,7 +125,16 @@ class FamulusApp(faust.App):
         self.members = Members(settings.app_id, self.client, self._own_url, beacon=self.beacon)
         self.state_queries = RoutedStateQueries(self.local_queries, self.members, lambda: cast(Any, self.http_client))
         self.local_state = LocalState(settings)
-        self.restorer = StateRestorer(lambda: self.client().reader(), self.local_state)
+        self.standbys = Standbys(
+            self.lanes,
+            self.members,
+            self.local_state,
+            lambda: self.client().reader(),
+            self.local_queries.count,
+            replicas=settings.standby_replicas,
+            beacon=self.beacon,
+        )
+        self.restorer = StateRestorer(lambda: self.client().reader(), self.local_state, self.standbys.take)
         for spec in operators:
             self._add_operator(spec)
         self._add_broadcast_readers()
@@ -304,33 +317,66 @@ class FamulusApp(faust.App):
     async def open_lanes(self) -> None:
         """Restore and open every lane partition that is assigned, once the broadcast topics have been read.
 
-        Called by recovery, with the sources still paused.
+        Called by recovery, with the sources still paused.  Raises ``RebalanceAgain`` if the partitions are given back meanwhile.
         """
+        await self._stop_opening()
+        opening = self._opening = asyncio.ensure_future(self._open_lanes())
         try:
-            for reader in self.broadcast_readers:
-                await reader.ready.wait()
-            assignment = [TopicPartition(*tp) for tp in self.consumer.assignment()]
-            missing: dict[str, list[int]] = {}
-            for lane in self.lanes:
-                wanted = assigned_partitions(lane, assignment)
-                self._refuse_growth(lane, wanted)
-                for partition in set(lane.partitions) - wanted:
-                    await lane.close(partition)
-                missing[lane.changelog] = sorted(wanted - set(lane.partitions))
-            # All at once: each takeover waits for the broker, and so does each read.
-            await asyncio.gather(*(lane.fence(number) for lane in self.lanes for number in missing[lane.changelog]))
-            stores = await self.restorer.restore(missing)
-            for lane in self.lanes:
-                for partition in missing[lane.changelog]:
-                    lane.open(partition, stores[TopicPartition(lane.changelog, partition)])
-                    await replay_source(lane, partition, self.client().reader())
-            await self.members.claim({lane.spec.uid: sorted(lane.partitions) for lane in self.lanes})
-            self.alert_follower.partitions_changed()
+            await opening
         except asyncio.CancelledError:
-            raise
+            caller = asyncio.current_task()
+            if caller is not None and caller.cancelling():
+                raise
+            raise RebalanceAgain from None
         except Exception as exc:
             self.fatal(exc, "restoring state")
             raise
+
+    async def _stop_opening(self) -> None:
+        """What is being opened belongs to an assignment that is over."""
+        opening, self._opening = self._opening, None
+        if opening is not None and not opening.done():
+            opening.cancel()
+            await asyncio.wait([opening])
+
+    async def _open_lanes(self) -> None:
+        for reader in self.broadcast_readers:
+            await reader.ready.wait()
+        assignment = [TopicPartition(*tp) for tp in self.consumer.assignment()]
+        missing: list[tuple[Lane, int]] = []
+        for lane in self.lanes:
+            wanted = assigned_partitions(lane, assignment)
+            self._refuse_growth(lane, wanted)
+            for partition in set(lane.partitions) - wanted:
+                await lane.close(partition)
+            missing += ((lane, partition) for partition in sorted(wanted - set(lane.partitions)))
+        try:
+            # All at once: each takeover waits for the broker, and so does each read.
+            await asyncio.gather(*(lane.fence(partition) for lane, partition in missing))
+            await self._restore_lanes(missing)
+        except BaseException:
+            taken = ((lane, partition) for lane, partition in missing if partition not in lane.partitions)
+            await asyncio.gather(*(lane.give_back(partition) for lane, partition in taken))
+            raise
+        await self.members.claim({lane.spec.uid: sorted(lane.partitions) for lane in self.lanes})
+        self.alert_follower.partitions_changed()
+
+    async def _restore_lanes(self, missing: Sequence[tuple[Lane, int]]) -> None:
+        wanted: dict[str, list[int]] = {}
+        for lane, partition in missing:
+            wanted.setdefault(lane.changelog, []).append(partition)
+        stores = await self.restorer.restore(wanted)
+        try:
+            for lane, partition in missing:
+                lane.open(partition, stores.pop(TopicPartition(lane.changelog, partition)))
+                try:
+                    await replay_source(lane, partition, self.client().reader())
+                except BaseException:
+                    await lane.close(partition)  # it knows a part of what it must know
+                    raise
+        finally:
+            for store in stores.values():
+                store.close()
 
     def _refuse_growth(self, lane: Lane, wanted: set[int]) -> None:
         topic = lane.spec.source.topic
@@ -355,6 +401,7 @@ class FamulusApp(faust.App):
 
     async def _close_lanes(self) -> None:
         """Make durable what was processed, then forget the partitions; their state is read back when they return."""
+        await self._stop_opening()
         drained = await asyncio.gather(*(lane.drain(self.drain_timeout) for lane in self.lanes))
         if not all(drained):
             log.warning("not everything was written within %s; it will be processed again", self.drain_timeout)

@@ -11,6 +11,7 @@ import logging
 import socket
 import uuid
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -79,6 +80,13 @@ class Members(Service):
         ]
         return max(claims)[1] if claims else None
 
+    def is_standby(self, uid: str, partition: int, replicas: int) -> bool:
+        """Whether this worker is one of the partition's ``replicas`` standbys: all workers choose the same ones."""
+        owner = self.owner(uid, partition)
+        others = [name for name, (_, claim) in self._claims.items() if claim.url != owner]
+        others.sort(key=lambda name: blake2b(f"{name}/{uid}/{partition}".encode(), digest_size=8).digest())
+        return owner is not None and self.name in others[:replicas]
+
     def is_own(self, url: str) -> bool:
         return url == self._url()
 
@@ -118,8 +126,11 @@ class Members(Service):
         except msgspec.DecodeError:
             log.warning("%s@%d is no claim of a worker", self.topic, offset)
             return
-        # A claim that later ones overrule wholly is of a worker that is gone.
+        # A claim that later ones overrule wholly is of a worker that is gone, and so is an older one of the same address.
         for other in [other for other in self._claims if other != name]:
             claim = self._claims[other][1]
-            if not any(self.owner(uid, n) == claim.url for uid, numbers in claim.partitions.items() for n in numbers):
+            waiting = not any(claim.partitions.values()) and claim.url != self._claims[name][1].url
+            if not waiting and not any(
+                self.owner(uid, n) == claim.url for uid, numbers in claim.partitions.items() for n in numbers
+            ):
                 del self._claims[other]

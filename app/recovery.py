@@ -18,12 +18,15 @@ from faust.tables.recovery import Recovery
 from agents.lane import Lane
 from agents.operator import ReplayedProcessFunction
 from app.local_state import LocalState
-from models.errors import LogError, UnknownTopic
+from models.errors import LogError
 from tables.log import LogReader, TopicPartition
 from tables.store import StateStore
 from tables.table import StateTableManager
 
 log = logging.getLogger(__name__)
+
+#: no record for so long, though the log says there are some: give up loudly
+STALL_SECONDS = 60.0
 
 
 @dataclass
@@ -57,12 +60,17 @@ class Progress:
 class StateRestorer:
     """Reads changelog partitions back into stores."""
 
-    #: no record for so long, though the log says there are some: give up loudly
-    stall_timeout = timedelta(seconds=60)
+    stall_timeout = timedelta(seconds=STALL_SECONDS)
 
-    def __init__(self, reader: Callable[[], LogReader], local: LocalState) -> None:
+    def __init__(
+        self,
+        reader: Callable[[], LogReader],
+        local: LocalState,
+        standby: Callable[[TopicPartition], StateStore | None] = lambda tp: None,
+    ) -> None:
         self._reader_of = reader
         self._local = local
+        self._standby = standby
         self.progress = Progress()
         #: seconds that the last restore took
         self.last_seconds = 0.0
@@ -70,7 +78,7 @@ class StateRestorer:
     async def restore(self, wanted: Mapping[str, Iterable[int]]) -> dict[TopicPartition, StateStore]:
         """Stores of the wanted partitions (by changelog) as of the end of their changelogs now, read side by side.
 
-        They begin with what this machine's disk has of them, so that only the rest is read, unless it is not of this changelog.  The
+        They begin with what this worker followed as a standby, or with what this machine's disk has of them, so that only the rest is read, unless it is not of this changelog.  The
         owners before us must have been fenced, so that the end cannot move.  Raises :class:`models.errors.LogError` if the log stops
         giving records.
         """
@@ -80,10 +88,14 @@ class StateRestorer:
         gc.disable()  # millions of new objects, none of them garbage: collections would double the time
         started = time.monotonic()
         stores: dict[TopicPartition, StateStore] = {}
+        taken = 0
         try:
             for changelog, partitions in wanted.items():
                 for partition in partitions:
-                    stores[TopicPartition(changelog, partition)] = self._local.open(changelog, partition)
+                    tp = TopicPartition(changelog, partition)
+                    standby = self._standby(tp)
+                    taken += standby is not None
+                    stores[tp] = standby or self._local.open(changelog, partition)
             await self._catch_up(reader, stores)
         except BaseException:
             for store in stores.values():
@@ -95,15 +107,14 @@ class StateRestorer:
                 gc.freeze()  # what was restored is not scanned by later collections
             await reader.stop()
             self.last_seconds = time.monotonic() - started
+        if taken:
+            log.info("state: standby state of %d partitions taken", taken)
         log.info("state: %d changelog records read back in %.1f s", self.progress.read, self.last_seconds)
         return stores
 
     async def _catch_up(self, reader: LogReader, stores: dict[TopicPartition, StateStore]) -> None:
-        try:
-            ends = await reader.end_offsets(stores)
-            starts = await reader.start_offsets(stores)
-        except UnknownTopic:  # nothing was ever written
-            ends = starts = dict.fromkeys(stores, 0)
+        ends = await reader.end_offsets(stores)
+        starts = await reader.start_offsets(stores)
         origins: dict[TopicPartition, str] = {}
         for tp, store in stores.items():
             reason = self._local.usable(store, starts[tp], ends[tp]) if store.next_offset else None
@@ -187,17 +198,31 @@ async def replay_source(lane: Lane, partition: int, reader: LogReader) -> None:
     task = lane.partitions[partition].task
     if not isinstance(task.function, ReplayedProcessFunction) or not task.next_offset:
         return
-    tp = TopicPartition(lane.spec.source.topic, partition)
+    tp, wanted = TopicPartition(lane.spec.source.topic, partition), task.next_offset
+    where = f"{tp.topic}[{tp.partition}]"
     await reader.start()
     try:
         position = (await reader.start_offsets([tp]))[tp]
+        end = (await reader.end_offsets([tp]))[tp]
+        if end < wanted:
+            raise LogError(
+                f"{where} ends at {end}, but operator {lane.spec.uid!r} has read it up to {wanted}: the topic was made anew; start under a "
+                "new FAMULUS_APP_ID"
+            )
+        if position:
+            log.warning("%s begins at %d only: what the deleted records said is not known any more", where, position)
         reader.assign({tp: position})
-        while position < task.next_offset:
+        moved = time.monotonic()
+        while position < wanted:
             for part in await reader.poll(1.0):
                 for record in part.records:
-                    if record.offset < task.next_offset:
+                    if record.offset < wanted:
                         task.function.replay(record)
-                position = part.next_offset
+                position, moved = part.next_offset, time.monotonic()
+            if time.monotonic() - moved > STALL_SECONDS:
+                raise LogError(
+                    f"no record of {where} for {STALL_SECONDS:.0f} s though the log has more; check the broker, then start the worker again"
+                )
     finally:
         await reader.stop()
 

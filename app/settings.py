@@ -67,6 +67,8 @@ class Settings:
     savepoint_url: str = "var/savepoints"
     #: A record this far ahead of this machine's clock is a bad record.
     max_drift: timedelta = timedelta(hours=2)
+    #: Workers that follow each partition's changelog besides its owner.
+    standby_replicas: int = 0
     #: A partition with records that has not moved for so long makes the worker not ready, and after twice that time end.
     stall_timeout: timedelta = timedelta(seconds=60)
     #: Name of this program in the broker's logs, metrics and quotas.
@@ -224,6 +226,9 @@ VARIABLES = (
     Variable("FAMULUS_SAVEPOINT_URL", "savepoint_url", values.savepoint, "a folder, s3://, gs:// or az://"),
     Variable(
         "FAMULUS_MAX_DRIFT_MS", "max_drift", values.milliseconds(0, 366 * 86_400_000), "milliseconds from 0 to a year"
+    ),
+    Variable(
+        "FAMULUS_STANDBY_REPLICAS", "standby_replicas", lambda text: values.whole(text, 0, 10), "a number from 0 to 10"
     ),
     Variable(
         "FAMULUS_STALL_TIMEOUT_MS",
