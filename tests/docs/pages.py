@@ -6,6 +6,7 @@ top to bottom.  An HTML comment right before a block says what is different abou
 ``<!-- not run: WHY -->``           the block is only to be read
 ``<!-- exit 1 -->``                 the block ends with this exit code
 ``<!-- beside: COMMAND -->``        in its place COMMAND is started; the page goes on once its worker is ready, and it ends with the page
+``<!-- services: start -->``        in its place PostgreSQL and Redis are started, on free ports; ``stop`` ends them, as the page's end does
 ``<!-- printed -->``                (before a ``text`` block) the ``sh`` block above prints exactly this
 """
 

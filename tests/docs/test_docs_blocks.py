@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, Block, blocks, pages
+from tests.support.services import NoService, PostgresServer, RedisServer, temporary
 from tests.support.waiting import until
 from tests.support.worker import BIN, Worker
 
@@ -42,12 +43,15 @@ def test_every_command_and_every_line_of_python_on_a_page_works(page: Path, tmp_
     shell = Shell(tmp_path)
     names: dict[str, object] = {"__name__": "documentation"}
     with ExitStack() as stack:
+        stack.callback(shell.stop_services)
         for block in runnable(page):
             kind, _, detail = block.comment.partition(":")
             if kind == "not run":
                 assert detail.strip(), f"{block.place}: say why it is not run"
             elif kind == "beside":
                 stack.enter_context(shell.beside(detail.strip()))
+            elif kind == "services":
+                {"start": shell.start_services, "stop": shell.stop_services}[detail.strip()]()
             elif block.language == "python":
                 exec(compile(block.text, block.place, "exec", dont_inherit=True), names)
             elif block.language == "sh":
@@ -57,7 +61,7 @@ def test_every_command_and_every_line_of_python_on_a_page_works(page: Path, tmp_
 
 
 class Shell:
-    """A shell in an empty folder, with ``famulus`` on its path and the page's port replaced by a free one."""
+    """A shell in an empty folder, with ``famulus`` on its path and the page's ports replaced by free ones."""
 
     def __init__(self, folder: Path) -> None:
         self._worker = Worker(folder)
@@ -67,6 +71,9 @@ class Shell:
             "FAMULUS_WEB_PORT": str(self._worker.port),
             "PYTHONWARNINGS": "",
         }
+        #: the page's port to the one in its place
+        self._ports = {"6066": str(self._worker.port)}
+        self._services = ExitStack()
         #: what the last command wrote, to both outputs
         self.printed = ""
 
@@ -82,7 +89,9 @@ class Shell:
             timeout=COMMAND_SECONDS,
             check=False,
         )
-        self.printed = done.stdout.replace(str(self._worker.port), "6066")
+        self.printed = done.stdout
+        for page_port, port in self._ports.items():
+            self.printed = self.printed.replace(port, page_port)
         assert done.returncode == code, f"{block.place}: exit code {done.returncode}\n{self.printed[-4000:]}"
 
     @contextmanager
@@ -112,5 +121,20 @@ class Shell:
             process.kill()
             process.wait(10)
 
+    def start_services(self) -> None:
+        """PostgreSQL and Redis, as `make services` does."""
+        try:
+            for page_port, kind in (("5432", PostgresServer), ("6379", RedisServer)):
+                self._ports[page_port] = str(self._services.enter_context(temporary(kind)).port)
+        except NoService as missing:
+            if os.environ.get("CI") == "true":
+                pytest.fail(str(missing))
+            pytest.skip(str(missing))
+
+    def stop_services(self) -> None:
+        self._services.close()
+
     def _here(self, text: str) -> str:
-        return text.replace("6066", str(self._worker.port))
+        for page_port, port in self._ports.items():
+            text = text.replace(page_port, port)
+        return text
