@@ -158,6 +158,10 @@ class Lane:
         """Take the partition over from whoever had it; its changelog cannot grow behind our back from here on."""
         await self.sink.open(self.spec.uid, TopicPartition(self.spec.source.topic, partition))
 
+    async def give_back(self, partition: int) -> None:
+        """Let go of a partition that was taken over and not opened."""
+        await self.sink.close(self.spec.uid, TopicPartition(self.spec.source.topic, partition))
+
     def open(self, partition: int, store: StateStore) -> None:
         """Start processing a partition from its restored state."""
         loop = asyncio.get_running_loop()

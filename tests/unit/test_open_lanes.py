@@ -1,0 +1,163 @@
+"""Partitions that are opened while the group changes its mind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.tables.recovery import RebalanceAgain
+
+from agents.lane import Lane, LaneOptions
+from agents.transport import SealedPart
+from app.application import FamulusApp
+from tables.log import TopicPartition
+from tables.store import PartitionStore
+from tests.unit.test_lane import SPEC
+
+
+class Sink:
+    """Remembers which partitions are taken over."""
+
+    def __init__(self) -> None:
+        self.opened: set[TopicPartition] = set()
+
+    async def open(self, uid: str, source: TopicPartition) -> None:
+        self.opened.add(source)
+
+    async def close(self, uid: str, source: TopicPartition) -> None:
+        self.opened.discard(source)
+
+    async def write(self, part: SealedPart) -> int:
+        return 0
+
+    def partitions(self, topic: str) -> int:
+        return 4
+
+
+class Store(PartitionStore):
+    open_stores = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        Store.open_stores += 1
+
+    def close(self) -> None:
+        Store.open_stores -= 1
+
+
+class Restorer:
+    """Reads state back when the test lets it."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    async def restore(self, wanted: Mapping[str, Iterable[int]]) -> dict[TopicPartition, Store]:
+        self.asked.set()
+        await self.gate.wait()
+        return {TopicPartition(changelog, n): Store() for changelog, numbers in wanted.items() for n in numbers}
+
+
+class App(FamulusApp):
+    """Of the application only what opens lanes."""
+
+    consumer: Any = None
+    should_stop = False
+
+    def __init__(self) -> None:
+        self.sink_ = Sink()
+        options = LaneOptions(
+            app_id="app", app_version="1", commit_interval=timedelta(0), max_drift=timedelta(hours=1), tick=None
+        )
+        self.lane = Lane(SPEC, options, lambda: self.sink_, fatal=self.fail, current_epoch=lambda: 0)
+        self.lanes = [self.lane]
+        self.broadcast_readers = []
+        self.partition_counts = {"numbers": 4}
+        self.restorer: Any = Restorer()
+        self.claims: list[Mapping[str, list[int]]] = []
+        self.members: Any = SimpleNamespace(claim=self._claim)
+        self.alert_follower: Any = SimpleNamespace(partitions_changed=lambda: None)
+        self.consumer = SimpleNamespace(assignment=lambda: {TopicPartition("numbers", n) for n in range(2)})
+        self.failures: list[BaseException] = []
+        self._opening = None
+        self._fatal_error = None
+
+    def client(self) -> Any:
+        return SimpleNamespace(reader=lambda: None)
+
+    async def _claim(self, partitions: Mapping[str, list[int]]) -> None:
+        self.claims.append(partitions)
+
+    def fail(self, error: BaseException, where: str) -> None:
+        self.failures.append(error)
+
+    fatal = fail
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> App:
+    monkeypatch.setattr(Store, "open_stores", 0)
+    return App()
+
+
+async def _close(app: App) -> None:
+    for number in list(app.lane.partitions):
+        await app.lane.close(number)
+
+
+async def test_partitions_that_were_taken_over_and_not_opened_are_given_back(app: App) -> None:
+    opening = asyncio.ensure_future(app.open_lanes())
+    await app.restorer.asked.wait()
+    assert len(app.sink_.opened) == 2
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    assert app.sink_.opened == set()
+    assert not app.lane.partitions
+
+
+async def test_a_partition_whose_fold_was_not_given_everything_is_not_kept(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaying = asyncio.Event()
+
+    async def replay(*args: Any) -> None:
+        replaying.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("app.application.replay_source", replay)
+    app.restorer.gate.set()
+    opening = asyncio.ensure_future(app.open_lanes())
+    await replaying.wait()
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    assert not app.lane.partitions
+    assert app.sink_.opened == set()
+    assert Store.open_stores == 0
+
+
+async def test_partitions_given_back_while_they_are_being_opened_are_not_opened_after_that(app: App) -> None:
+    opening = asyncio.ensure_future(app.open_lanes())
+    await app.restorer.asked.wait()
+    await app._close_lanes()
+    app.restorer.gate.set()
+    with pytest.raises(RebalanceAgain):
+        await opening
+    assert not app.lane.partitions
+    assert not app.claims
+    assert not app.failures
+
+
+async def test_what_a_new_assignment_opens_is_not_closed_by_the_one_before(app: App) -> None:
+    first = asyncio.ensure_future(app.open_lanes())
+    await app.restorer.asked.wait()
+    app.restorer.gate.set()
+    first.cancel()
+    await app.open_lanes()
+    await asyncio.gather(first, return_exceptions=True)
+    assert set(app.lane.partitions) == {0, 1}
+    assert len(app.sink_.opened) == 2
+    await _close(app)
