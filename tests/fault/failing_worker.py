@@ -1,6 +1,8 @@
 """A worker that kills itself, with SIGKILL, at the N-th passage of a named point: ``FAILPOINT=NAME:N``.
 
-The points are patched in from outside; the product knows nothing of them.
+The points are patched in from outside; the product knows nothing of them.  Further variables, for what would take too long otherwise:
+``FAULT_SNAPSHOT_SECONDS`` between two local snapshots, ``FAULT_SESSION_SECONDS`` until the group gives a silent worker up, and
+``FAULT_BLOCK=N:SECONDS``, a function that holds the event loop at its N-th batch.
 """
 
 from __future__ import annotations
@@ -8,90 +10,158 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
-POINTS = ("after-fetch", "after-state-write", "before-write", "after-write", "after-cut", "during-recovery")
-#: Within a part's way to Kafka: records sent, offsets added to the transaction, transaction about to be committed, committed.
-KAFKA_POINTS = ("kafka-after-send", "kafka-after-offsets", "kafka-before-commit", "kafka-after-commit")
+#: On every transport.
+POINTS = (
+    "after-fetch",
+    "after-state-write",
+    "before-cut",
+    "after-cut",
+    "before-write",
+    "after-write",
+    "after-fence",
+    "during-recovery",
+    "before-seek",
+)
+#: Of the store in memory: a step of a snapshot, and what makes it the snapshot.
+SNAPSHOT_POINTS = ("during-snapshot", "before-publish", "after-publish")
+#: Of RocksDB: a durable part is taken over.
+ROCKSDB_POINTS = ("before-store", "after-store")
+#: Within a part's way to Kafka in a transaction.
+KAFKA_POINTS = (
+    "kafka-before-send",
+    "kafka-after-send",
+    "kafka-after-offsets",
+    "kafka-before-commit",
+    "kafka-after-commit",
+)
+#: The same without one; the lease is looked at before the outputs and between them and the rows.
+AT_LEAST_ONCE_POINTS = ("kafka-after-lease", "kafka-before-send", "kafka-after-send")
+
+
+def points(*, kafka: bool, exactly_once: bool = True, rocksdb: bool = False) -> tuple[str, ...]:
+    """Names of the points that a worker of this kind passes."""
+    of_kafka = (KAFKA_POINTS if exactly_once else AT_LEAST_ONCE_POINTS) if kafka else ()
+    return (*POINTS, *(ROCKSDB_POINTS if rocksdb else SNAPSHOT_POINTS), *of_kafka)
 
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _countdown(times: int) -> Callable[[], None]:
+def _countdown(times: int, act: Callable[[], None] = _die) -> Callable[[], None]:
     left = times
 
     def passed() -> None:
         nonlocal left
         left -= 1
         if left == 0:
-            _die()
+            act()
 
     return passed
 
 
-def install(point: str, times: int) -> None:
-    """Arm one failpoint."""
-    from agents.lane import Lane
-    from agents.operator.driver import OperatorTask
-    from tables.store import PartitionStore
+def _before(owner: type, name: str, passed: Callable[[], None]) -> None:
+    original = getattr(owner, name)
 
-    passed = _countdown(times)
+    def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        passed()
+        return original(self, *args, **kwargs)
 
-    def before(owner: type, name: str) -> None:
-        original = getattr(owner, name)
-
-        def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
-            passed()
-            return original(self, *args, **kwargs)
-
-        setattr(owner, name, patched)
-
-    def after(owner: type, name: str) -> None:
-        original = getattr(owner, name)
-
-        def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
-            result = original(self, *args, **kwargs)
-            passed()
-            return result
-
-        setattr(owner, name, patched)
-
-    if point == "after-fetch":
-        before(OperatorTask, "run")
-    elif point == "after-state-write":
-        after(OperatorTask, "run")
-    elif point == "after-cut":
-        after(Lane, "_cut")
-    elif point == "during-recovery":
-        before(PartitionStore, "apply")
-    elif point in KAFKA_POINTS:
-        _in_a_transaction(point, passed)
-    elif point in ("before-write", "after-write"):
-        _around_write(Lane, passed, first=point == "before-write")
-    else:
-        raise SystemExit(f"no failpoint {point!r}; there are {', '.join(POINTS + KAFKA_POINTS)}")
+    setattr(owner, name, patched)
 
 
-def _in_a_transaction(point: str, passed: Callable[[], None]) -> None:
-    from aiokafka import AIOKafkaProducer
+def _after(owner: type, name: str, passed: Callable[[], None]) -> None:
+    original = getattr(owner, name)
 
-    method = {"kafka-after-send": "send_batch", "kafka-after-offsets": "send_offsets_to_transaction"}.get(
-        point, "commit_transaction"
-    )
-    original = getattr(AIOKafkaProducer, method)
-
-    async def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if point == "kafka-before-commit":
-            passed()
-        result = await original(self, *args, **kwargs)
-        if point != "kafka-before-commit":
-            passed()
+    def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        passed()
         return result
 
-    setattr(AIOKafkaProducer, method, patched)
+    setattr(owner, name, patched)
+
+
+def _after_awaiting(owner: type, name: str, passed: Callable[[], None]) -> None:
+    original = getattr(owner, name)
+
+    async def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = await original(self, *args, **kwargs)
+        passed()
+        return result
+
+    setattr(owner, name, patched)
+
+
+def install(point: str, times: int) -> None:
+    """Arm one failpoint."""
+    passed = _countdown(times)
+    if point.startswith("kafka-"):
+        _on_the_way_to_kafka(point, passed)
+        return
+    from agents.lane import Lane
+    from agents.operator.driver import OperatorTask
+    from app.transport.batches import LaneConsumerMixin
+    from tables.rocksdb import RocksStore
+    from tables.snapshot import SnapshotWriter
+    from tables.store import PartitionStore
+
+    match point:
+        case "after-fetch":
+            _before(OperatorTask, "run", passed)
+        case "after-state-write":
+            _after(OperatorTask, "run", passed)
+        case "before-cut":
+            _before(Lane, "_cut", passed)
+        case "after-cut":
+            _after(Lane, "_cut", passed)
+        case "before-write" | "after-write":
+            _around_write(Lane, passed, first=point == "before-write")
+        case "after-fence":
+            _after_awaiting(Lane, "fence", passed)
+        case "during-recovery":
+            _before(PartitionStore, "apply", passed)
+            _before(RocksStore, "apply", passed)
+        case "before-seek":
+            _before(LaneConsumerMixin, "perform_seek", passed)
+        case "during-snapshot":
+            _before(SnapshotWriter, "step", passed)
+        case "before-publish":
+            _before(SnapshotWriter, "publish", passed)
+        case "after-publish":
+            _after(SnapshotWriter, "publish", passed)
+        case "before-store":
+            _before(RocksStore, "committed", passed)
+        case "after-store":
+            _after(RocksStore, "committed", passed)
+        case _:
+            raise SystemExit(f"no failpoint {point!r}; see tests/fault/failing_worker.py")
+
+
+def _on_the_way_to_kafka(point: str, passed: Callable[[], None]) -> None:
+    from aiokafka import AIOKafkaProducer
+
+    from app.transport.kafka.consumer import Consumer
+
+    match point:
+        case "kafka-before-send":
+            _before(AIOKafkaProducer, "send_batch", passed)
+        case "kafka-after-send":
+            _after_awaiting(AIOKafkaProducer, "send_batch", passed)
+        case "kafka-after-offsets":
+            _after_awaiting(AIOKafkaProducer, "send_offsets_to_transaction", passed)
+        case "kafka-before-commit":
+            _before(AIOKafkaProducer, "commit_transaction", passed)
+        case "kafka-after-commit":
+            _after_awaiting(AIOKafkaProducer, "commit_transaction", passed)
+        case "kafka-after-lease":
+            _after_awaiting(Consumer, "hold", passed)
+        case _:
+            raise SystemExit(f"no failpoint {point!r}; see tests/fault/failing_worker.py")
 
 
 def _around_write(lane: type, passed: Callable[[], None], *, first: bool) -> None:
@@ -115,8 +185,28 @@ def _around_write(lane: type, passed: Callable[[], None], *, first: bool) -> Non
     lane.sink = property(lambda self: Around(original(self)))  # type: ignore[attr-defined]
 
 
+def _adjust() -> None:
+    """What the further variables say."""
+    seconds = os.environ.pop("FAULT_SNAPSHOT_SECONDS", "")
+    if seconds:
+        from app.local_state import LocalState
+
+        LocalState.snapshot_interval = timedelta(seconds=float(seconds))
+    seconds = os.environ.pop("FAULT_SESSION_SECONDS", "")
+    if seconds:
+        from app.transport.kafka import membership
+
+        membership.SESSION_SECONDS = float(seconds)
+    times, _, seconds = os.environ.pop("FAULT_BLOCK", "").partition(":")
+    if seconds:
+        from agents.operator.driver import OperatorTask
+
+        _before(OperatorTask, "run", _countdown(int(times), lambda: time.sleep(float(seconds))))
+
+
 def main() -> None:
     point, _, times = os.environ.pop("FAILPOINT", "").partition(":")
+    _adjust()
     if point:
         install(point, int(times))
     from faust.cli.faust import cli

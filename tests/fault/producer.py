@@ -1,26 +1,58 @@
-"""Appends transactions from a process of its own: ``BROKER COUNT SEED SECONDS``, spread over about that many seconds."""
+"""Appends transactions from a process of its own: ``BROKER COUNT SEED RATE``, at most COUNT of them, RATE a second, until SIGTERM.
+
+A broker that is away is waited for.  What was stored without being acknowledged then comes twice: the oracle reads the topic, so it sees
+the same.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import signal
 import sys
 import time
 
 from app.transport.client import NewRecord, connect
+from models.errors import LogError
 from models.topics import TopicNames
 from tests.support.workload import transactions
 
+PATIENCE_SECONDS = 120.0
 
-async def produce(broker: str, count: int, seed: int, seconds: float) -> None:
-    started = time.monotonic()
-    async with connect(broker) as client:
-        part: list[NewRecord] = []
-        for number, (user, value) in enumerate(transactions(count, seed=seed, users=500), 1):
-            part.append(NewRecord(user.encode(), value))
-            if len(part) == 100 or number == count:
-                await client.append(TopicNames.TRANSACTIONS, part)
-                part = []
-                await asyncio.sleep(max(0.0, started + seconds * number / count - time.monotonic()))
+
+async def produce(broker: str, count: int, seed: int, rate: float) -> None:
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    started = answered = time.monotonic()
+    sent = 0
+    part: list[NewRecord] = []
+    size = max(1, min(100, int(rate / 5)))
+    waiting = transactions(count, seed=seed, users=500)
+    while not ended.is_set():
+        try:
+            async with connect(broker) as client:
+                while not ended.is_set():
+                    if not part:
+                        part = [NewRecord(user.encode(), value) for user, value in itertools.islice(waiting, size)]
+                        if not part:
+                            return
+                    await client.append(TopicNames.TRANSACTIONS, part)
+                    sent += len(part)
+                    part = []
+                    answered = time.monotonic()
+                    await _pause(ended, started + sent / rate - answered)
+        except LogError as error:
+            if time.monotonic() - answered > PATIENCE_SECONDS:
+                raise
+            print(f"producer: {error}; trying again", file=sys.stderr)
+            await _pause(ended, 0.3)
+
+
+async def _pause(ended: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(ended.wait(), max(0.0, seconds))
+    except TimeoutError:
+        return
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import pytest
 from app.transport.client import NewRecord, connect
 from models.topics import TopicNames
 from tests.fault import campaign
-from tests.fault.campaign import APP, Report
+from tests.fault.campaign import APP, TAKEN_OVER, Fleet, Plan, Report
+from tests.fault.scenarios import partitions
 from tests.support.kafka import KafkaBroker, NoKafka, jars
 from tests.support.waiting import until
 from tests.support.worker import Worker
@@ -24,110 +24,71 @@ pytestmark = pytest.mark.slow
 
 
 def test_kills_lose_nothing_double_nothing_and_leave_the_state_exact(tmp_path: Path, kafka_url: str) -> None:
-    report = campaign.run(tmp_path, seed=21, kills=5, count=8_000, broker=kafka_url)
-    assert report.expected > 1_000
+    report = campaign.run(tmp_path, Plan(seed=21, kills=4, count=50_000, patience=4), broker=kafka_url)
+    assert report.expected > 500
     assert report.exact, report.row()
-    assert report.ready_seconds[0] < 10  # a killed worker takes its own place; no session has to time out
 
 
-def test_at_least_once_loses_nothing_and_leaves_the_state_exact(tmp_path: Path, kafka_url: str) -> None:
-    report = campaign.run(
-        tmp_path, seed=22, kills=3, count=6_000, broker=kafka_url, FAMULUS_PROCESSING_GUARANTEE="at_least_once"
-    )
-    assert report.expected > 1_000
-    assert (report.lost, report.state_differs) == (0, 0), report.row()
-
-
-class Two:
-    """Two workers of one application while transactions arrive."""
-
-    def __init__(self, folder: Path, broker: str) -> None:
-        self.broker = broker
-        self.report = Report(seed=0, transactions=20_000)
-        asyncio.run(campaign.seed_topics(broker))
-        self.first, self.second = (Worker(folder / name, broker=broker, FAMULUS_APP_ID=APP) for name in ("a", "b"))
-        self.producing = campaign._produce_beside(broker, self.report.transactions, 5, slow=6)
-        for worker in (self.first, self.second):
-            worker.start()
-        for worker in (self.first, self.second):
-            worker.wait_ready()
-
-    def lag(self) -> int:
-        return asyncio.run(campaign.lag(self.broker))
-
-    def end(self) -> None:
-        for worker in (self.first, self.second):
-            worker.kill()
-        self.producing.kill()
-        self.producing.wait(10)
-
-    def compare(self, owner: Worker) -> None:
-        """``owner`` has all partitions: once everything is worked off, state and outputs equal the oracle."""
-        until(lambda: self.producing.poll() is not None, within=90, what="the producer is done")
-        until(lambda: self.lag() == 0, within=60, what="all transactions are worked off", every=0.3)
-        campaign._compare_state(owner, self.report)
-        assert owner.stop() == 0, owner.log_text()[-3000:]
-        campaign._compare_outputs(self.broker, self.report)
-        assert self.report.expected > 1_000
-        assert self.report.exact, self.report.row()
+def test_at_least_once_repeats_alerts_with_equal_ids_only_and_leaves_the_state_exact(
+    tmp_path: Path, kafka_url: str
+) -> None:
+    plan = Plan(seed=22, kills=3, count=50_000, patience=4, guarantee="at_least_once", store="rocksdb")
+    report = campaign.run(tmp_path, plan, broker=kafka_url)
+    assert report.expected > 500
+    assert report.exact, report.row()
 
 
 @pytest.fixture
-def two(tmp_path: Path, kafka_url: str) -> Iterator[Two]:
-    pair = Two(tmp_path, kafka_url)
-    yield pair
-    pair.end()
+def two(tmp_path: Path, kafka_url: str) -> Iterator[Fleet]:
+    """Two workers of one application while transactions arrive."""
+    with campaign.fleet(tmp_path, Plan(seed=5, kills=0, count=50_000, workers=2, session=6), broker=kafka_url) as pair:
+        for worker in pair.workers:
+            worker.start()
+        until(pair.all_ready, within=60, what="both are ready")
+        shared(pair)
+        yield pair
 
 
-def test_workers_that_come_and_go_in_order_hand_their_partitions_over_at_once(two: Two) -> None:
-    for _ in range(2):
-        started = time.monotonic()
-        assert two.first.stop() == 0
-        until(lambda: len(partitions(two.second)) == 4, within=15, what="the other one has all partitions")
-        assert time.monotonic() - started < 8
-        two.first.start()
-        two.first.wait_ready()
-        until(lambda: 0 < len(partitions(two.first)) < 4, within=15, what="the partitions are shared again")
-    assert two.first.stop() == 0
-    until(lambda: len(partitions(two.second)) == 4, within=15, what="the other one has all partitions")
-    two.compare(two.second)
+def shared(pair: Fleet) -> None:
+    until(lambda: all(map(partitions, pair.workers)), within=60, what="both have partitions")
 
 
-def test_a_killed_worker_is_replaced_when_its_session_is_over(two: Two) -> None:
-    two.first.kill()
-    started = time.monotonic()
-    until(lambda: len(partitions(two.second)) == 4, within=30, what="the other one has all partitions")
-    assert time.monotonic() - started < 14
-    two.compare(two.second)
+def has_all(worker: Worker) -> None:
+    until(lambda: len(partitions(worker)) == 4, within=60, what="the other one has all partitions")
 
 
-def test_a_worker_that_slept_through_its_session_writes_nothing_more(two: Two) -> None:
-    assert two.first.process is not None
-    two.first.process.send_signal(signal.SIGSTOP)
-    until(lambda: len(partitions(two.second)) == 4, within=30, what="the other one has all partitions")
-    two.first.process.send_signal(signal.SIGCONT)
-    # What it has in hand is refused, and it ends; with nothing in hand it may come back as a member.
-    until(
-        lambda: not two.first.running or partitions(two.first) != {0, 1, 2, 3} - partitions(two.second),
-        within=20,
-        what="the sleeper is fenced, or has joined again",
-    )
-    if two.first.running:
-        two.first.stop()
-    else:
-        assert two.first.process.returncode == 1
-        assert "another worker has taken over" in two.first.log_text()
-    until(lambda: len(partitions(two.second)) == 4, within=30, what="the other one has all partitions again")
-    two.compare(two.second)
+def exact(pair: Fleet) -> None:
+    report = pair.finish()
+    assert report.expected > 500
+    assert report.exact, report.row()
 
 
-def partitions(worker: Worker) -> set[int]:
-    """Partitions of the fraud operator that the worker has open."""
-    answer = worker.get("/v1/operators") or {"operators": []}
-    for operator in answer["operators"]:
-        if operator["uid"] == "fraud":
-            return {one["partition"] for one in operator["partitions"]}
-    return set()
+def test_a_worker_that_ends_in_order_hands_its_partitions_over_without_waiting_for_its_session(two: Fleet) -> None:
+    first, second = two.workers
+    assert first.stop(within=30) == 0
+    assert "LeaveGroup request succeeded" in first.log_text()
+    has_all(second)
+    first.start()
+    shared(two)
+    exact(two)
+
+
+def test_a_killed_worker_is_replaced_when_its_session_is_over(two: Fleet) -> None:
+    first, second = two.workers
+    first.kill()
+    has_all(second)
+    exact(two)
+
+
+def test_a_worker_that_slept_through_its_session_is_fenced_and_ends(two: Fleet) -> None:
+    first, second = two.workers
+    assert first.process is not None
+    first.process.send_signal(signal.SIGSTOP)
+    has_all(second)
+    first.process.send_signal(signal.SIGCONT)
+    assert first.process.wait(30) == 1
+    assert TAKEN_OVER in first.log_text()
+    exact(two)
 
 
 def test_a_broker_that_is_killed_and_comes_back_costs_nothing_but_time(tmp_path: Path) -> None:
@@ -137,24 +98,24 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing_but_time(tmp_path:
         asyncio.run(campaign.seed_topics(broker.url))
         asyncio.run(append(broker.url, sent[:3_000]))
         with Worker(tmp_path / "worker", broker=broker.url, FAMULUS_APP_ID=APP) as worker:
-            worker.wait_ready()
+            worker.wait_ready(60)
             asyncio.run(append(broker.url, sent[3_000:6_000]))
             broker.kill()
-            until(lambda: worker.get("/readyz") is None, within=15, what="the worker says that it is not ready")
+            until(lambda: worker.get("/readyz") is None, within=30, what="the worker says that it is not ready")
             assert worker.running
             broker.start()
             asyncio.run(append(broker.url, sent[6_000:]))
             until(
                 lambda: asyncio.run(campaign.lag(broker.url)) == 0,
-                within=60,
+                within=90,
                 what="everything is worked off",
                 every=0.3,
             )
-            worker.wait_ready()
-            campaign._compare_state(worker, report)
-            assert worker.stop() == 0
+            worker.wait_ready(60)
+            report.compare_state(broker.url, worker)
+            assert worker.stop(within=30) == 0
             assert worker.runs == 1
-        campaign._compare_outputs(broker.url, report)
+        report.compare_outputs(broker.url)
     assert report.expected > 500
     assert report.exact, report.row()
 
