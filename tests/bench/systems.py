@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -128,11 +129,13 @@ class Job:
     def log_file(self) -> Path:
         return self.folder / "log"
 
-    def start(self, wrap: Callable[[list[str]], list[str]] = lambda command: command) -> subprocess.Popen[bytes]:
+    def start(self) -> subprocess.Popen[bytes]:
         self.folder.mkdir(parents=True, exist_ok=True)
+        # It must not outlive us, however we end.
+        leash = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with open(self.log_file, "ab") as log:
             return subprocess.Popen(
-                wrap(self.system.command()),
+                [*leash, *self.system.command()],
                 env=self.environment(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

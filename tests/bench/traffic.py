@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,10 @@ class Traffic:
     def _start(self, what: str, topic: str, *rest: str) -> subprocess.Popen[bytes]:
         self.job.folder.mkdir(parents=True, exist_ok=True)
         bootstrap = self.job.broker.removeprefix("kafka://")
+        leash = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with open(self.job.folder / f"{what}.log", "wb") as log:
             return subprocess.Popen(
-                [peer_python(), "-m", "tests.bench.peers.paced", what, bootstrap, topic, *rest],
+                [*leash, peer_python(), "-m", "tests.bench.peers.paced", what, bootstrap, topic, *rest],
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=log,
                 stderr=log,
