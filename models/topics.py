@@ -61,6 +61,10 @@ class TopicSpec:
 _WEEK = timedelta(days=7)
 _MONTH = timedelta(days=30)
 
+#: What the worker writes may hold a whole input record and more: a record that its own topic refuses would end the worker again and
+#: again.  A broker bounds batches as they come, compressed, so an input record may be many times the broker's bound.
+_LARGE = 64 << 20
+
 #: Rules are never compacted: their history is the log itself.
 CATALOGUE: Mapping[str, TopicSpec] = MappingProxyType(
     {
@@ -68,17 +72,17 @@ CATALOGUE: Mapping[str, TopicSpec] = MappingProxyType(
         for spec in (
             TopicSpec(TopicNames.TRANSACTIONS, 4, "user_id", _WEEK),
             TopicSpec(TopicNames.RULES, 1, "rule_id", None),
-            TopicSpec(TopicNames.ALERTS, 4, "user_id", _MONTH),
+            TopicSpec(TopicNames.ALERTS, 4, "user_id", _MONTH, _LARGE),
             TopicSpec(TopicNames.USER_EVENTS, 4, "user_id", _WEEK),
             TopicSpec(TopicNames.SESSION_EVENTS, 4, "user_id", _WEEK),
             TopicSpec(TopicNames.SESSION_INSIGHTS, 4, "user_id", _WEEK),
             TopicSpec(TopicNames.SESSION_SUMMARIES, 4, "user_id", _MONTH),
             TopicSpec(TopicNames.ORDERS, 4, "order_id", _WEEK),
             TopicSpec(TopicNames.PAYMENTS, 4, "order_id", _WEEK),
-            TopicSpec(TopicNames.ENRICHED_ORDERS, 4, "order_id", _WEEK),
-            TopicSpec(TopicNames.ENRICHED_USER_EVENTS, 4, "user_id", _WEEK),
+            TopicSpec(TopicNames.ENRICHED_ORDERS, 4, "order_id", _WEEK, _LARGE),
+            TopicSpec(TopicNames.ENRICHED_USER_EVENTS, 4, "user_id", _WEEK, _LARGE),
             TopicSpec(TopicNames.USER_INSIGHTS, 4, "user_id", _WEEK),
-            TopicSpec(TopicNames.LATE_EVENTS, 4, "key", _MONTH),
+            TopicSpec(TopicNames.LATE_EVENTS, 4, "key", _MONTH, _LARGE),
             TopicSpec("health-status", 1, "operator", _WEEK),
         )
     }
@@ -100,5 +104,4 @@ def spec_of(topic: str) -> TopicSpec | None:
     origin = CATALOGUE.get(origin_topic(topic))
     if origin is None or origin.name == topic:
         return origin
-    # A record of the largest size, with its reason in the headers, must still fit.
-    return TopicSpec(topic, origin.partitions, origin.key_field, _MONTH, max_message_bytes=2 << 20)
+    return TopicSpec(topic, origin.partitions, origin.key_field, _MONTH, _LARGE)
