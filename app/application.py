@@ -327,6 +327,8 @@ class FamulusApp(faust.App):
             caller = asyncio.current_task()
             if caller is not None and caller.cancelling():
                 raise
+            if self._opening is opening:  # not given back: waiting for another assignment would be waiting for ever
+                self.fatal(StateError("it was broken off by a library; start the worker again"), "restoring state")
             raise RebalanceAgain from None
         except Exception as exc:
             self.fatal(exc, "restoring state")

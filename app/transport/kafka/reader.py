@@ -53,6 +53,8 @@ class KafkaReader:
         try:
             with connecting(self._connection.url):
                 await consumer.start()
+            # aiokafka's tasks begin to run.  One that is cancelled before that would cancel whoever stops the consumer.
+            await asyncio.sleep(0)
         except BaseException:
             await consumer.stop()
             raise
