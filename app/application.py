@@ -305,8 +305,9 @@ class FamulusApp(faust.App):
         await client.create_topic(self.members.topic, 1, {"cleanup.policy": "compact"})
         await super().on_start()
 
-    async def on_stop(self) -> None:
-        await super().on_stop()
+    async def on_shutdown(self) -> None:
+        # Only when all services have stopped: until then they may read and write through the client.
+        await super().on_shutdown()
         if self._rule_service is not None:
             await self._rule_service.close()
         if self._client is not None:
