@@ -41,7 +41,7 @@ from app.transport.batches import LaneTopic
 from app.transport.client import BrokerClient, connect, faust_url
 from app.watchdog import Watchdog
 from app.worker import LaneWorker
-from models.errors import FamulusError, Fenced, StateError
+from models.errors import FamulusError, Fenced, LogUnavailable, StateError
 from models.topics import CATALOGUE, TopicNames, spec_of
 from tables.log import TopicPartition
 from tables.table import StateTable
@@ -300,9 +300,14 @@ class FamulusApp(faust.App):
 
     async def on_start(self) -> None:
         client = self.client()
-        await client.__aenter__()
-        self.partition_counts = await make_topics(client, self.settings.app_id, self.operators)
-        await client.create_topic(self.members.topic, 1, {"cleanup.policy": "compact"})
+        try:
+            await client.__aenter__()
+            self.partition_counts = await make_topics(client, self.settings.app_id, self.operators)
+            await client.create_topic(self.members.topic, 1, {"cleanup.policy": "compact"})
+        except LogUnavailable:
+            if self.should_stop:  # told to end before it had begun: the client is closed
+                return
+            raise
         await super().on_start()
 
     async def on_shutdown(self) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pytest
 from mode import Service
 
 from app.factory import create_app
 from app.settings import Settings
 from app.topology import JOBS
+from app.transport.client import BrokerClient
+from models.errors import LogUnavailable
 
 
 def settings(folder: Path, **more: Any) -> Settings:
@@ -41,3 +45,20 @@ async def test_the_client_is_open_as_long_as_any_service_runs(tmp_path: Path) ->
     app._started.set()
     await app.stop()
     assert seen == [{}]
+
+
+@pytest.mark.parametrize("told_to_end", [True, False])
+async def test_a_broker_that_is_gone_is_no_error_to_a_worker_told_to_end_while_it_starts(
+    told_to_end: bool, tmp_path: Path
+) -> None:
+    app = create_app(settings(tmp_path, jobs=("fraud",)))
+
+    class Closed:
+        async def __aenter__(self) -> None:
+            if told_to_end:
+                app._stopped.set()
+            raise LogUnavailable("the client is closed")
+
+    app._client = cast(BrokerClient, Closed())
+    with nullcontext() if told_to_end else pytest.raises(LogUnavailable):
+        await app.on_start()
