@@ -10,16 +10,18 @@ may there be earlier ones that are not closed yet; these are whole values in ``e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from datetime import timedelta
 
 import msgspec
 
+from agents.functions.recent import RecentEvent, RecentEvents, pack
 from agents.operator import Context, KeyedProcessFunction, OutputTag
 from models.events import EventType, UserEvent
 from models.sessions import SessionEvent, SessionEventType, SessionInsight, SessionMetrics, SessionSummary
 from models.time import Millis, millis
-from tables import ListState, MapState, Ttl, ValueState
+from tables import MapState, Ttl, ValueState
 
 GAP = timedelta(minutes=30)
 #: A session with more events than this is engaged.
@@ -79,7 +81,7 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
     session = ValueState(SessionMetrics)
     #: the same, to be asked for while the session is fresh
     metrics = ValueState(SessionMetrics, ttl=Ttl(timedelta(hours=2)))
-    recent = ListState(UserEvent, keep_last=RECENT_EVENTS)
+    recent = RecentEvents(keep_last=RECENT_EVENTS)
     pages = MapState(str, int)
     ids = MapState(str, int)
     start = ValueState(int)
@@ -114,12 +116,12 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
         if event.event_type == EventType.PURCHASE:
             metrics.purchases += 1
         elif event.event_type == EventType.PAGE_VIEW and event.page is not None:
-            _count(self.pages, event.page)
+            _count_one(self.pages, event.page)
         self.session.update(metrics)
         self.metrics.update(metrics)
-        self.recent.add(event)
+        self.recent.add(pack(event))
         if event.session_id is not None:
-            _count(self.ids, event.session_id)
+            _count_one(self.ids, event.session_id)
         ctx.output(
             SESSION_EVENTS, SessionEvent(SessionEventType.EVENT_PROCESSED, event.user_id, metrics.first_ms, timestamp)
         )
@@ -189,14 +191,14 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
             copy(metrics),
             dict(self.pages.entries()),
             dict(self.ids.entries()),
-            list(self.recent.get()),
+            [one.unpack() for one in self.recent.get()],
         )
 
     def _make_current(self, session: OpenSession) -> None:
         self.session.update(session.metrics)
         self.metrics.update(session.metrics)
         self.start.update(session.metrics.first_ms)
-        self.recent.update(session.recent)
+        self.recent.update(map(pack, session.recent))
         for page, count in session.pages.items():
             self.pages.put(page, count)
         for session_id, count in session.ids.items():
@@ -245,7 +247,7 @@ def _step(
     return SessionEvent(kind, user_id, metrics.first_ms, metrics.last_ms if event is None else event.timestamp)
 
 
-def _insight(user_id: str, metrics: SessionMetrics, recent: list[UserEvent]) -> SessionInsight:
+def _insight(user_id: str, metrics: SessionMetrics, recent: Sequence[UserEvent | RecentEvent]) -> SessionInsight:
     types = [event.event_type for event in recent]
     return SessionInsight(
         user_id=user_id,
@@ -262,9 +264,15 @@ def _sorted(counts: dict[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _count(counts: MapState[str, int] | dict[str, int], name: str, by: int = 1) -> None:
+def _count_one(counts: MapState[str, int], name: str) -> None:
     known = counts.get(name)
     if known is None and len(counts) >= MAX_NAMES:
         name = OTHER
         known = counts.get(name)
-    counts[name] = (known or 0) + by
+    counts.put(name, 1 if known is None else known + 1)
+
+
+def _count(counts: dict[str, int], name: str, by: int = 1) -> None:
+    if name not in counts and len(counts) >= MAX_NAMES:
+        name = OTHER
+    counts[name] = counts.get(name, 0) + by
