@@ -80,12 +80,13 @@ class ValueState(KeyedState, Generic[T]):
 
     def freeze(self, put: list[Row]) -> None:
         rows, prefix, cold = self._rows, self._prefix, self._cold
+        stored = bool(cold)  # asked once: nothing gets into it here, and asking costs as much as a small row
         key = ""
         try:
             for key in self._dirty:
                 value = rows.get(key)
                 raw = key.encode()
-                if cold:
+                if stored:
                     cold.drop(raw)  # overwritten without having been read
                 if value is None:
                     rows.pop(key, None)

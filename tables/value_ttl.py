@@ -84,12 +84,13 @@ class ValueWithTtl(Expiring, ValueState[T]):
 
     def freeze(self, put: list[Row]) -> None:
         rows, prefix, cold = self._rows, self._prefix, self._cold
+        stored = bool(cold)  # asked once: nothing gets into it here, and asking costs as much as a small row
         key = ""
         try:
             for key in self._dirty:
                 row = rows.get(key)
                 raw = key.encode()
-                if cold:
+                if stored:
                     cold.drop(raw)
                 if row is None:
                     put.append((prefix + raw + NO_PART, None))
