@@ -74,11 +74,11 @@ def avg_amount(history: History, begin: int, stop: int) -> float:
 
 
 def min_amount(history: History, begin: int, stop: int) -> float:
-    return min((entry.amount for entry in history[begin:stop]), default=0.0)
+    return min([entry.amount for entry in history[begin:stop]], default=0.0)
 
 
 def max_amount(history: History, begin: int, stop: int) -> float:
-    return max((entry.amount for entry in history[begin:stop]), default=0.0)
+    return max([entry.amount for entry in history[begin:stop]], default=0.0)
 
 
 def distinct_merchants(history: History, begin: int, stop: int) -> int:
