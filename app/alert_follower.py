@@ -53,7 +53,9 @@ class AlertFollower(Service):
             try:
                 await self._read()
             except FamulusError as exc:
-                log.warning("alerts of other workers and earlier runs are not shown: %s", exc)
+                log.warning("alerts of other workers and earlier runs are not shown for a moment: %s", exc)
+                await self.sleep(5.0)
+                self._assigned.set()
 
     async def _read(self) -> None:
         reader = self._reader_of()

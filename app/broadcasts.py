@@ -68,7 +68,12 @@ class BroadcastReader(Service):
             await reader.stop()
 
     def _give(self, record: Any) -> None:
-        key = (record.key or b"").decode(errors="replace")
+        try:
+            key = (record.key or b"").decode()
+        except UnicodeDecodeError:  # refused by the operator that owns the topic, too
+            self.refused += 1
+            log.info("%s@%d is refused: its key is not UTF-8", self.topic, record.offset)
+            return
         for lane in self.lanes:
             if lane.broadcasts is None:
                 continue
