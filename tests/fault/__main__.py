@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import logging
 import shutil
 import sys
 import tempfile
@@ -102,6 +103,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=400, help="transactions a second")
     parser.add_argument("--keep", type=Path, help="where the folders of runs go; those that are not exact stay")
     chosen = parser.parse_args()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # brokers go away, and that is no news here
     print(HEADER, flush=True)
     reports: list[Report] = []
     for run in runs(chosen):

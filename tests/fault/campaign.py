@@ -70,6 +70,7 @@ class Fleet:
     """Workers of one application, and a process that appends transactions."""
 
     def __init__(self, folder: Path, plan: Plan, *, broker: str | None = None) -> None:
+        self.folder = folder
         self.plan = plan
         self.workers = [self._worker(folder, number, broker) for number in range(plan.workers)]
         self.broker = self.workers[0].broker
@@ -100,13 +101,16 @@ class Fleet:
         asyncio.run(seed_topics(self.broker))
         plan = self.plan
         arguments = [self.broker, str(plan.count), str(plan.seed), str(plan.rate)]
-        self.producing = subprocess.Popen([sys.executable, "-m", "tests.fault.producer", *arguments], cwd=ROOT)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "producer.log", "wb") as said:
+            command = [sys.executable, "-m", "tests.fault.producer", *arguments]
+            self.producing = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
 
     def stop_producing(self) -> None:
         """Whatever was appended by now is the input."""
         if self.producing is not None:
             self.producing.terminate()
-            assert self.producing.wait(self.plan.deadline) == 0, "the producer failed"
+            assert self.producing.wait(self.plan.deadline) == 0, f"the producer failed: {self.folder}/producer.log"
 
     def lag(self) -> int:
         return asyncio.run(lag(self.broker))
