@@ -36,8 +36,13 @@ async def partition_counts(
             return found
         if kafka.TopicAuthorizationFailedError in failed.values():
             raise kafka.TopicAuthorizationFailedError(", ".join(sorted(failed)))
-        unknown = kafka.UnknownTopicOrPartitionError in failed.values()
-        if monotonic() - started > (unknown_seconds if unknown else SETTLE_SECONDS):
+        if not any(error.retriable for error in failed.values()):  # no name for a topic, say: waiting changes nothing
+            patience = 0.0
+        elif kafka.UnknownTopicOrPartitionError in failed.values():
+            patience = unknown_seconds
+        else:
+            patience = SETTLE_SECONDS
+        if monotonic() - started >= patience:
             raise UnknownTopic(
                 f"there is no topic {', '.join(sorted(failed))}; create it, or start a worker, which does"
             )
