@@ -10,12 +10,16 @@ import functools
 import itertools
 import logging
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from aiokafka.errors import KafkaError
+
+from models.errors import FamulusError
 from tests.fault import campaign
 from tests.fault.campaign import Plan
 from tests.fault.report import HEADER, Report
@@ -79,7 +83,7 @@ def in_folder(name: str, seed: int, work: Callable[[Path], Report], keep: Path |
     folder = Path(tempfile.mkdtemp(prefix="famulus-faults-", dir=keep))
     try:
         report = work(folder)
-    except AssertionError as error:
+    except (AssertionError, OSError, FamulusError, KafkaError, subprocess.SubprocessError) as error:
         report = Report(seed=seed, transactions=0, name=name, lost=1, details=[str(error)])
     if report.exact:
         shutil.rmtree(folder, ignore_errors=True)

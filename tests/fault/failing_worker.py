@@ -1,4 +1,4 @@
-"""A worker that kills itself, with SIGKILL, at the N-th passage of a named point: ``FAILPOINT=NAME:N``.
+"""A worker that kills itself, with SIGKILL, at the N-th passage of a named point: ``FAILPOINT=NAME:N``; ``NAME:N:STOP`` pauses it there.
 
 The points are patched in from outside; the product knows nothing of them.  Further variables, for what would take too long otherwise:
 ``FAULT_SNAPSHOT_SECONDS`` between two local snapshots, ``FAULT_SESSION_SECONDS`` until the group gives a silent worker up, and
@@ -49,11 +49,11 @@ def points(*, kafka: bool, exactly_once: bool = True, rocksdb: bool = False) -> 
     return (*POINTS, *(ROCKSDB_POINTS if rocksdb else SNAPSHOT_POINTS), *of_kafka)
 
 
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def _signal(number: signal.Signals) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
 
 
-def _countdown(times: int, act: Callable[[], None] = _die) -> Callable[[], None]:
+def _countdown(times: int, act: Callable[[], None]) -> Callable[[], None]:
     left = times
 
     def passed() -> None:
@@ -97,9 +97,9 @@ def _after_awaiting(owner: type, name: str, passed: Callable[[], None]) -> None:
     setattr(owner, name, patched)
 
 
-def install(point: str, times: int) -> None:
+def install(point: str, times: int, number: signal.Signals = signal.SIGKILL) -> None:
     """Arm one failpoint."""
-    passed = _countdown(times)
+    passed = _countdown(times, _signal(number))
     if point.startswith("kafka-"):
         _on_the_way_to_kafka(point, passed)
         return
@@ -205,10 +205,10 @@ def _adjust() -> None:
 
 
 def main() -> None:
-    point, _, times = os.environ.pop("FAILPOINT", "").partition(":")
+    point, times, *how = os.environ.pop("FAILPOINT", ":").split(":")
     _adjust()
     if point:
-        install(point, int(times))
+        install(point, int(times), signal.SIGSTOP if how == ["STOP"] else signal.SIGKILL)
     from faust.cli.faust import cli
 
     sys.argv = ["faust", "-A", "app", "worker", "-l", "info"]

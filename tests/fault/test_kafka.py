@@ -80,13 +80,16 @@ def test_a_killed_worker_is_replaced_when_its_session_is_over(two: Fleet) -> Non
     exact(two)
 
 
-def test_a_worker_that_slept_through_its_session_is_fenced_and_ends(two: Fleet) -> None:
+def test_a_worker_that_slept_through_its_session_with_a_part_in_hand_is_fenced_and_ends(two: Fleet) -> None:
     first, second = two.workers
+    first.kill()
+    first.env["FAILPOINT"] = "before-write:30:STOP"
+    first.start()
+    shared(two)
+    has_all(second)  # the first has fallen asleep, and its session is over
     assert first.process is not None
-    first.process.send_signal(signal.SIGSTOP)
-    has_all(second)
     first.process.send_signal(signal.SIGCONT)
-    assert first.process.wait(30) == 1
+    assert first.process.wait(60) == 1
     assert TAKEN_OVER in first.log_text()
     exact(two)
 
