@@ -69,6 +69,9 @@ class LaneConsumerMixin:
     *Seek epoch.*  ``perform_seek`` starts an epoch before and after it seeks: Faust resumes sources before it seeks them, so
     what was fetched in between is a repeat, or lies ahead of a hole.  Batches of another epoch are dropped here until they
     are queued, and by the lane after that.
+
+    *Nothing that is taken after the seek may be dropped.*  So a driver takes only partitions that are active at that moment, not those that
+    were when it began to wait: they may be held meanwhile.
     """
 
     app: Any
@@ -107,13 +110,18 @@ class LaneConsumerMixin:
         self.pause_partitions(held)  # type: ignore[attr-defined]
         self._held = held
         self.seek_epoch += 1
-        try:
-            await super().perform_seek()  # type: ignore[misc]
-            for tp, offset in self.lane_positions().items():
-                if tp in assigned:
-                    await self.seek(tp, offset)  # type: ignore[attr-defined]
-        finally:
-            self.seek_epoch += 1
+        await super().perform_seek()  # type: ignore[misc]
+        await self.seek_lanes({tp: offset for tp, offset in self.lane_positions().items() if tp in assigned})
+
+    async def seek_lanes(self, positions: Mapping[TP, int]) -> None:
+        """Seek lane partitions and start an epoch.
+
+        To whoever takes records this must be one step: what is taken after a seek and in the epoch before it would be dropped, and nobody
+        would fetch it again.
+        """
+        for tp, offset in positions.items():
+            await self.seek(tp, offset)  # type: ignore[attr-defined]
+        self.seek_epoch += 1
 
     # -- which partitions are fetched
 

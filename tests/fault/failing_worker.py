@@ -2,11 +2,13 @@
 
 The points are patched in from outside; the product knows nothing of them.  Further variables, for what would take too long otherwise:
 ``FAULT_SNAPSHOT_SECONDS`` between two local snapshots, ``FAULT_SESSION_SECONDS`` until the group gives a silent worker up, and
-``FAULT_BLOCK=N:SECONDS``, a function that holds the event loop at its N-th batch.
+``FAULT_BLOCK=N:SECONDS``, a function that holds the event loop at its N-th batch, and ``FAULT_SLOW_SEEK``, seconds between the seek to where
+the state ends and the moment when records flow again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -197,6 +199,15 @@ def _adjust() -> None:
         from app.transport.kafka import membership
 
         membership.SESSION_SECONDS = float(seconds)
+    pause = os.environ.pop("FAULT_SLOW_SEEK", "")
+    if pause:
+        from app.transport.kafka.consumer import Consumer
+
+        async def slow(self: Consumer) -> None:
+            await original(self)
+            await asyncio.sleep(float(pause))
+
+        original, Consumer.perform_seek = Consumer.perform_seek, slow  # type: ignore[method-assign]
     times, _, seconds = os.environ.pop("FAULT_BLOCK", "").partition(":")
     if seconds:
         from agents.operator.driver import OperatorTask

@@ -94,6 +94,20 @@ def test_a_worker_that_slept_through_its_session_with_a_part_in_hand_is_fenced_a
     exact(two)
 
 
+def test_what_arrives_between_a_seek_and_the_first_fetch_is_not_passed_over(tmp_path: Path, kafka_url: str) -> None:
+    plan = Plan(seed=6, kills=0, count=50_000, rate=600)
+    with campaign.fleet(tmp_path, plan, broker=kafka_url) as alone:
+        (worker,) = alone.workers
+        worker.env["FAULT_SLOW_SEEK"] = "1.5"
+        for _ in range(3):
+            worker.start()
+            worker.wait_ready(60)
+            worker.kill()
+        report = alone.finish()
+    assert report.expected > 500
+    assert report.exact, report.row()
+
+
 def test_a_broker_that_is_killed_and_comes_back_costs_nothing_but_time(tmp_path: Path) -> None:
     sent = list(transactions(9_000, seed=3))
     report = Report(seed=3, transactions=len(sent))

@@ -130,8 +130,21 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
             return {}
         if consumer._closed or self._fetching is None:
             raise ConsumerStoppedError
+        # Faust changes this set in place while we wait.
         active = active_partitions if active_partitions is not None else consumer.assignment()
-        return await self._fetching.fetch(set(active), timeout or 0.0, max_records)
+        return await self._fetching.fetch(active, timeout or 0.0, max_records)
+
+    async def seek_lanes(self, positions: Mapping[TP, int]) -> None:
+        await self.call_thread(self._seek_lanes, positions)
+
+    async def _seek_lanes(self, positions: Mapping[TP, int]) -> None:
+        consumer, fetching = self._ensure_consumer(), self._fetching
+        if fetching is None:
+            raise ConsumerStoppedError
+        async with fetching.turn:
+            for tp, offset in positions.items():
+                consumer.seek(aiokafka.TopicPartition(*tp), offset)
+            self.consumer.seek_epoch += 1
 
     def wake(self) -> None:
         """From any thread: look at what has been fetched."""
@@ -191,6 +204,10 @@ class Consumer(LaneConsumerMixin, base.Consumer):
         if silent < SILENCE_SECONDS:
             return None
         return f"Kafka has not answered for {silent:.0f} s; the worker goes on by itself when it does"
+
+    async def seek_lanes(self, positions: Mapping[TP, int]) -> None:
+        await self._thread.seek_lanes(positions)
+        self._read_offset.update({tp: offset or None for tp, offset in positions.items()})
 
     async def perform_seek(self) -> None:
         await super().perform_seek()

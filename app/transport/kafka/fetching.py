@@ -57,6 +57,8 @@ class Fetching:
         self._epoch = epoch
         self._whole_fetches = whole_fetches
         self._wake: asyncio.Future[None] | None = None
+        #: held while records are taken or positions change: both together with the epoch
+        self.turn = asyncio.Lock()
         #: where each lane partition stood, for the public interface, which gives records only
         self._positions: dict[Any, int] = {}
         self.lane_topics: frozenset[str] = frozenset()
@@ -80,7 +82,10 @@ class Fetching:
             self._wake.set_result(None)
 
     async def fetch(self, active: Set[TP], timeout: float, max_records: int | None) -> dict[Any, Any]:
-        """What there is of the ``active`` partitions, waiting up to ``timeout`` seconds for something."""
+        """What there is of the ``active`` partitions, waiting up to ``timeout`` seconds for something.
+
+        The set may change meanwhile, also by another thread: a partition that has left it is not taken.
+        """
         if self._whole_fetches:
             return await self._whole(active, timeout, max_records)
         return await self._public(active, timeout, max_records)
@@ -88,8 +93,6 @@ class Fetching:
     async def _whole(self, active: Set[TP], timeout: float, max_records: int | None) -> dict[Any, Any]:
         fetcher = self._consumer._fetcher
         subscriptions = fetcher._subscriptions
-        lanes = {tp for tp in active if tp.topic in self.lane_topics}
-        plain = active - lanes
         deadline = monotonic() + timeout
         with subscriptions.fetch_context():
             while True:
@@ -97,11 +100,13 @@ class Fetching:
                     raise ConsumerStoppedError
                 if subscriptions.reassignment_in_progress:
                     await subscriptions.wait_for_assignment()
-                epoch = self._epoch()
-                fetched: dict[Any, Any] = {
-                    tp: FetchedSlice(part.records, part.next_offset, part.size, epoch)
-                    for tp, part in internals.take(fetcher, lanes).items()
-                }
+                fetched: dict[Any, Any] = {}
+                async with self.turn:
+                    epoch, now = self._epoch(), set(active)
+                    lanes = {tp for tp in now if tp.topic in self.lane_topics}
+                    for tp, part in internals.take(fetcher, lanes).items():
+                        fetched[tp] = FetchedSlice(part.records, part.next_offset, part.size, epoch)
+                plain = now - lanes
                 if plain and any(tp in plain for tp in fetcher._records):
                     fetched.update(await fetcher.fetched_records(plain, timeout=0, max_records=max_records))
                 left = deadline - monotonic()
@@ -126,22 +131,25 @@ class Fetching:
         consumer = self._consumer
         deadline = monotonic() + timeout
         while True:
-            mine = [tp for tp in consumer.assignment() if tp in active]
+            async with self.turn:
+                mine = [tp for tp in consumer.assignment() if tp in active]
+                out = await self._public_step(mine, max(0.0, deadline - monotonic()), max_records) if mine else {}
             if not mine:
                 return {}
-            epoch = self._epoch()
-            wait = min(_PUBLIC_WAIT_SECONDS, max(0.0, deadline - monotonic()))
-            fetched = await consumer.getmany(*mine, timeout_ms=int(1000 * wait), max_records=max_records)
-            out: dict[Any, Any] = {
-                tp: _slice(records, epoch) if tp.topic in self.lane_topics else records
-                for tp, records in fetched.items()
-                if records
-            }
-            self._positions.update({tp: part.next_offset for tp, part in out.items() if isinstance(part, FetchedSlice)})
-            if not out:
-                out = await self._undelivered([tp for tp in mine if tp.topic in self.lane_topics], epoch)
             if out or monotonic() >= deadline:
                 return out
+
+    async def _public_step(self, mine: list[Any], left: float, max_records: int | None) -> dict[Any, Any]:
+        epoch = self._epoch()
+        wait = min(_PUBLIC_WAIT_SECONDS, left)
+        fetched = await self._consumer.getmany(*mine, timeout_ms=int(1000 * wait), max_records=max_records)
+        out: dict[Any, Any] = {
+            tp: _slice(records, epoch) if tp.topic in self.lane_topics else records
+            for tp, records in fetched.items()
+            if records
+        }
+        self._positions.update({tp: part.next_offset for tp, part in out.items() if isinstance(part, FetchedSlice)})
+        return out or await self._undelivered([tp for tp in mine if tp.topic in self.lane_topics], epoch)
 
     async def _undelivered(self, lanes: list[Any], epoch: int) -> dict[Any, FetchedSlice]:
         """Slices without records, of partitions that went on over what is never delivered."""
