@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help install run kafka services test lint bench faults clean
+.PHONY: help install run kafka services test lint bench faults soak clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ bench: install ## measure: CPU per record, side by side with a hand-written loop
 
 faults: install ## the long kill -9 campaign against an independent oracle
 	$(BIN)/python -m tests.fault
+
+soak: install ## an hour of nothing and an hour of traffic on both logs: nothing may grow
+	$(BIN)/python -m tests.soak
 
 clean: ## remove .venv and caches (var/ with your data stays)
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
