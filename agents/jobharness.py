@@ -114,6 +114,8 @@ class JobHarness:
         self._lanes: list[Lane] = []
         self._positions: dict[tuple[str, TopicPartition], int] = {}
         self._failure: BaseException | None = None
+        #: workers so far
+        self._lives = 0
         self._loop.complete(self._start())
 
     # -- in
@@ -161,8 +163,11 @@ class JobHarness:
         """Nothing comes any more: all event-time timers fire, all windows close, operator by operator."""
         for number, _ in enumerate(self._specs):
             self.run()
-            self._loop.complete(self._end(self._lanes[number]))
-        self.run()
+            lives = -1
+            while lives != self._lives:  # a worker that dies of it has not heard of it
+                lives = self._lives
+                self._loop.complete(self._end(self._lanes[number]))
+                self.run()
 
     async def _end(self, lane: Lane) -> None:
         for opened in lane.partitions.values():
@@ -238,6 +243,7 @@ class JobHarness:
     # -- the worker
 
     async def _start(self) -> None:
+        self._lives += 1
         self._failure = None
         self._positions = {}
         options = LaneOptions(
@@ -308,6 +314,7 @@ class JobHarness:
                     raise self._failure
                 self._log.crash_in = None
                 await self._restart()
+                await self._tick()  # the clock went on; so it does in a worker
                 busy = True
 
     async def _feed(self, lane: Lane) -> bool:

@@ -26,12 +26,12 @@ from datetime import timedelta
 
 from agents.async_io import AsyncCalls, AsyncTask
 from agents.operator.async_function import AsyncFunction
-from agents.operator.driver import Broadcasts, OperatorTask
+from agents.operator.driver import Broadcasts, OperatorTask, TimerError
 from agents.operator.metrics import OperatorMetrics
 from agents.operator.process import KeyedBroadcastProcessFunction
 from agents.operator.spec import OperatorSpec
 from agents.transport import Batch, Output, PartSink, SealedPart
-from models.deadletter import attempt_of, dead_letter_headers
+from models.deadletter import NO_OFFSET, TIMER_DOMAIN, TIMER_TIME, attempt_of, dead_letter_headers
 from models.errors import StateError
 from models.partitioning import partition_of
 from models.time import NO_TIME, Clock, Millis, SystemClock, millis
@@ -40,6 +40,12 @@ from tables.log import Record, TopicPartition
 from tables.store import StateStore
 
 log = logging.getLogger(__name__)
+
+#: A partition with so many records waiting is behind: what a worker does in a tenth of a second or more, so that waiting for a commit is
+#: the lesser part of its lateness.
+BACKLOG_RECORDS = 8192
+#: Commit intervals that are made one where a partition is behind: keys that change again cost no row, and a transaction its overhead once.
+BACKLOG_INTERVALS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -415,10 +421,7 @@ class Lane:
                 self._dead_letter(opened, TopicPartition(topic, partition), record, reason)
             task.refused.clear()
         if isinstance(task, OperatorTask) and task.timer_errors:
-            for key, timestamp, error in task.timer_errors:
-                log.error(
-                    "operator %s, timer %d of key %r: %s", self.spec.uid, timestamp, key[:100], error, exc_info=error
-                )
+            self._dead_timers(opened, task.timer_errors)
             task.timer_errors.clear()
 
     def _add(
@@ -444,10 +447,44 @@ class Lane:
             version=self.options.app_version,
             attempt=attempt_of(record.headers) + 1,
         )
-        target = TopicPartition(dlq_topic(topic), partition % self.sink.partitions(dlq_topic(topic)))
-        opened.part.outputs.setdefault(target, []).append((record.key, record.value, headers))
+        target = self._bury(opened, tp, (record.key, record.value, headers))
+        log.warning("%s[%d]@%d goes to %s: %s", topic, partition, record.offset, target, str(reason)[:300])
+
+    def _dead_timers(self, opened: LanePartition, timers: Sequence[TimerError]) -> None:
+        """A timer has no record: its dead letter has its key, no value, and says which timer it was."""
+        topic, partition = opened.tp
+        for timer in timers:
+            headers = dead_letter_headers(
+                topic,
+                partition,
+                NO_OFFSET,
+                timer.error,
+                app=self.options.app_id,
+                version=self.options.app_version,
+                attempt=1,
+            )
+            headers += [(TIMER_DOMAIN, timer.domain.encode()), (TIMER_TIME, b"%d" % timer.timestamp_ms)]
+            self._bury(opened, opened.tp, (timer.key.encode(), None, headers))
+        first = timers[0]  # of a million that fail alike, one traceback
+        log.error(
+            "%d timers of operator %s go to %s; the first, %s time %d of key %r: %s",
+            len(timers),
+            self.spec.uid,
+            dlq_topic(topic),
+            first.domain,
+            first.timestamp_ms,
+            first.key[:100],
+            str(first.error)[:300],
+            exc_info=first.error,
+        )
+
+    def _bury(self, opened: LanePartition, tp: TopicPartition, letter: Output) -> str:
+        """Count a dead letter and add it to the part in hand; its topic."""
+        topic = dlq_topic(tp.topic)
+        target = TopicPartition(topic, tp.partition % self.sink.partitions(topic))
+        opened.part.outputs.setdefault(target, []).append(letter)
         self.totals.dead_letters += 1
-        log.warning("%s[%d]@%d goes to %s: %s", topic, partition, record.offset, target.topic, str(reason)[:300])
+        return topic
 
     # -- parts
 
@@ -481,7 +518,9 @@ class Lane:
                 opened.room.set()
                 if part is None:
                     continue
-                opened.next_cut = asyncio.get_running_loop().time() + self._interval
+                behind = self._waiting(opened.tp, opened.next_offset + BACKLOG_RECORDS)
+                intervals = BACKLOG_INTERVALS if behind else 1
+                opened.next_cut = asyncio.get_running_loop().time() + self._interval * intervals
                 task.store.committed(part.rows, await self.sink.write(part))
                 opened.durable = part.next_offset
                 opened.writing = False

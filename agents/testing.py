@@ -100,6 +100,10 @@ class OperatorHarness:
     Without ``out_of_orderness`` the watermark moves only by :meth:`watermark`.  Events are given as objects; outputs come back as objects.
     Processing time starts at 1_700_000_000_000 ms and moves only by :meth:`advance_processing_time`.  An exception of the function is raised
     where a worker would write a dead letter.
+
+    ``check_mutations``: raise :class:`models.errors.StateError` right after the call that changed a value of state in place without giving
+    it back (``update``, ``put``, ``add``), or changed one that it had kept from an earlier call: the change would be lost at the next
+    restart.  Each call then encodes the whole state, so use it with few keys.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class OperatorHarness:
         allowed_lateness: timedelta | None = None,
         idle_after: timedelta | None = None,
         max_drift: timedelta | None = None,
+        check_mutations: bool = False,
         snapshot: Snapshot | None = None,
     ) -> None:
         options: dict[str, Any] = {
@@ -129,8 +134,11 @@ class OperatorHarness:
             )
         self._pristine = function
         self._max_drift = max_drift
+        self._check_mutations = check_mutations
         self._broadcast_log: list[tuple[str, Any]] = []
         self._rows: list[Row] = []
+        #: frozen, and in no snapshot yet
+        self._pending: list[Row] = []
         self._sides: dict[str, list[Any]] = {}
         self._loop: VirtualLoop | None = None
         self._submits: asyncio.Task[None] | None = None
@@ -146,9 +154,10 @@ class OperatorHarness:
         self._pristine = copy.deepcopy(function)
         self._clock = ManualClock(snapshot.clock_ms if snapshot else 1_700_000_000_000)
         self._rows = list(snapshot.rows) if snapshot else []
+        self._pending = []
         self._broadcast_log = []
         self._broadcasts: Broadcasts | None = None
-        store = PartitionStore()
+        store = PartitionStore(check_mutations=self._check_mutations)
         store.apply(
             [HarnessRecord(offset, 0, row, value) for offset, (row, value) in enumerate(self._rows)], len(self._rows)
         )
@@ -408,8 +417,8 @@ class OperatorHarness:
 
     def snapshot(self) -> Snapshot:
         """What a restart would find now: the state as it was logged, change by change."""
-        self._rows.extend(self._task.freeze())
-        self._rows.extend(self._task.markers())
+        self._rows.extend([*self._pending, *self._task.freeze(), *self._task.markers()])
+        self._pending = []
         return self._last_snapshot()
 
     def _last_snapshot(self) -> Snapshot:
@@ -429,6 +438,7 @@ class OperatorHarness:
             allowed_lateness=first.allowed_lateness,
             idle_after=first.idle_after,
             max_drift=self._max_drift,
+            check_mutations=self._check_mutations,
             snapshot=self._last_snapshot(),
         )
 
@@ -447,6 +457,8 @@ class OperatorHarness:
         for tag, _, value in task.sides:
             self._sides.setdefault(tag, []).append(value.record if isinstance(value, LateRecord) else value)
         task.sides.clear()
+        if self._check_mutations:
+            self._pending.extend(task.freeze())
 
     def _raise(self) -> None:
         task = self._task
@@ -455,7 +467,7 @@ class OperatorHarness:
             task.refused.clear()
             raise exc
         if isinstance(task, OperatorTask) and task.timer_errors:
-            error = task.timer_errors[0][2]
+            error = task.timer_errors[0].error
             task.timer_errors.clear()
             raise error
 

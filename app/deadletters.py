@@ -30,6 +30,8 @@ _OURS = {
     deadletter.APP,
     deadletter.APP_VERSION,
     deadletter.ATTEMPT,
+    deadletter.TIMER_DOMAIN,
+    deadletter.TIMER_TIME,
 }
 
 
@@ -43,7 +45,7 @@ class DeadLetterTopic(msgspec.Struct):
 
 
 class Replayed(msgspec.Struct):
-    """What a replay did: records per origin topic; ``skipped`` say no origin."""
+    """What a replay did: records per origin topic; ``skipped`` are timers, or say no origin."""
 
     by_topic: dict[str, int]
     skipped: int
@@ -51,7 +53,10 @@ class Replayed(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """What the headers of a dead letter say; what they leave out is ``""``, ``-1`` and 0."""
+    """What the headers of a dead letter say; what they leave out is ``""``, ``-1`` and 0.
+
+    ``timer``: of a timer's dead letter whose clock it followed (``event``, ``processing``), and ``timer_ms`` its time.
+    """
 
     topic: str
     partition: int
@@ -61,6 +66,8 @@ class Reason:
     app: str
     app_version: str
     attempt: int
+    timer: str
+    timer_ms: int
 
     @classmethod
     def of(cls, record: Record) -> Reason:
@@ -74,6 +81,8 @@ class Reason:
             app=said.get(deadletter.APP, ""),
             app_version=said.get(deadletter.APP_VERSION, ""),
             attempt=deadletter.attempt_of(record.headers),
+            timer=said.get(deadletter.TIMER_DOMAIN, ""),
+            timer_ms=_number(said.get(deadletter.TIMER_TIME)),
         )
 
 
@@ -91,6 +100,8 @@ class DeadLetter:
         shown.pop("headers", None)
         reason = self.reason
         shown["origin"] = {"topic": reason.topic, "partition": reason.partition, "offset": reason.offset}
+        if reason.timer:
+            shown["timer"] = {"domain": reason.timer, "timestamp": reason.timer_ms}
         shown["error"] = {"class": reason.error_class, "message": reason.message}
         shown |= {"app": reason.app, "app_version": reason.app_version, "attempt": reason.attempt}
         return shown
@@ -132,7 +143,7 @@ class DeadLetters:
     async def replay(
         self, topic: str, *, partition: int | None = None, offset: int | None = None, everything: bool = False
     ) -> Replayed:
-        """Append the letters to their origin topics, with ``attempt`` counted up.
+        """Append the letters to their origin topics, with ``attempt`` counted up; those of timers stay where they are.
 
         Without ``everything`` and ``offset``: those that were not replayed before, and remember so.
         """
@@ -143,7 +154,7 @@ class DeadLetters:
         async for part in self._read(topic, partition, offset, replayed):
             back: dict[str, list[NewRecord]] = {}
             for letter in part:
-                if letter.reason.topic in topics:
+                if letter.reason.topic in topics and not letter.reason.timer:
                     back.setdefault(letter.reason.topic, []).append(_again(letter))
                 else:
                     skipped += 1

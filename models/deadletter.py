@@ -1,4 +1,7 @@
-"""Dead letters: the bytes of a record that could not be taken, with the reason in its headers."""
+"""Dead letters: the bytes of a record that could not be taken, with the reason in its headers.
+
+A timer whose function raised is a dead letter, too: the timer's key, no value, offset -1, and the timer in headers of its own.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,12 @@ ERROR_MESSAGE = "error-message"
 APP = "app"
 APP_VERSION = "app-version"
 ATTEMPT = "attempt"
+#: of a timer's dead letter only: whose clock it followed (``event``, ``processing``), and its time in ms
+TIMER_DOMAIN = "timer-domain"
+TIMER_TIME = "timer-time"
+
+#: the origin offset of what never was a record
+NO_OFFSET = -1
 
 #: longer reasons are cut: a hostile record must not write a hostile header
 MAX_MESSAGE = 1000

@@ -9,12 +9,15 @@ work written inline; see docs/performance.md.
 ``_run_timed`` adds timers, lateness and a second input.  It is a generator: when timers have taken longer than a slice, it yields between
 two of them, the lane writes what there is as an atomic part with its own marker, gives way to the event loop, and resumes.  The record
 that made the timers due is held meanwhile; the marker stands before it.
+
+However far the watermark jumps, event time passes through each timer on its way: while one fires, the watermark that function and states
+see stands at its time.  So what a timer finds does not depend on how large the steps of time are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -47,6 +50,15 @@ BAD_VALUE = (ValueError, RecursionError, TypeError, BadRecord)
 _STRIDE = 512
 #: Keys that a state with a time to live may look at between two batches, about 1 us each.
 _SWEEP_KEYS = 2000
+
+
+class TimerError(NamedTuple):
+    """A timer whose function raised; the timer is spent."""
+
+    key: str
+    domain: TimeDomain
+    timestamp_ms: Millis
+    error: Exception
 
 
 class Broadcasts:
@@ -87,8 +99,8 @@ class OperatorTask:
 
     ``run``, ``resume``, ``tick`` and ``advance_watermark`` return whether a slice ended before the work did: then freeze, write, and
     ``resume``.  After each of them ``outputs`` and ``sides`` hold what was emitted, ``refused`` the records that could not be taken,
-    ``timer_errors`` the (key, time, exception) of timers that failed; the caller empties them.  ``freeze`` gives the changelog rows of
-    all that changed since it was last called.
+    ``timer_errors`` the timers that failed; the caller empties them.  ``freeze`` gives the changelog rows of all that changed since it was
+    last called.
 
     ``stopwatch`` (seconds) and ``slice_seconds`` bound how long timers may fire in one go; without a stopwatch nothing is sliced.
     """
@@ -116,7 +128,7 @@ class OperatorTask:
         self.metrics = context.metrics
         self.outputs: list[Emitted] = []
         self.refused: list[tuple[Record, BaseException]] = []
-        self.timer_errors: list[tuple[str, Millis, Exception]] = []
+        self.timer_errors: list[TimerError] = []
         self.states: dict[str, KeyedState] = {}
         self._encode = encode
         self._max_drift_ms = max_drift_ms
@@ -135,6 +147,8 @@ class OperatorTask:
                 TimerQueue(TimeDomain.EVENT, context, store.rows("timers/event")),
                 TimerQueue(TimeDomain.PROCESSING, context, store.rows("timers/processing")),
             )
+            # A crash between two slices left timers that the watermark has passed: time has not passed them yet.
+            context.watermark_ms = min(context.watermark_ms, self.timers.event.due)
         #: states with a time to live, which want to know what time it is and to clean up
         self.expiring = [state for state in self.states.values() if state.ttl is not None]
         #: timers fired so far
@@ -327,11 +341,11 @@ class OperatorTask:
                     if other.watermark_ms < watermark:
                         watermark = other.watermark_ms
                 if watermark > context.watermark_ms:
-                    context.watermark_ms = watermark
                     if timers is not None and timers.due <= watermark:
                         feed.next_offset = record.offset
                         while fire(timers, watermark):
                             yield
+                    context.watermark_ms = watermark
             context.key = key
             context.timestamp_ms = timestamp
             context._record = record
@@ -359,17 +373,22 @@ class OperatorTask:
     def _catch_up(self) -> Iterator[None]:
         """Everything that is due by the clocks as they are."""
         context = self.context
-        watermark = min(feed.watermark_ms for feed in self.inputs)
-        if watermark > context.watermark_ms:
-            context.watermark_ms = watermark
+        watermark = max(context.watermark_ms, min(feed.watermark_ms for feed in self.inputs))
         if self.timers is not None:
-            while self._fire(self.timers.event, context.watermark_ms):
-                yield
-            while self._fire(self.timers.processing, context.processing_time_ms):
-                yield
+            event, processing, now = self.timers.event, self.timers.processing, context.processing_time_ms
+            while event.due <= watermark or processing.due <= now:  # those of one kind may set some of the other
+                while self._fire(event, watermark):
+                    yield
+                context.watermark_ms = watermark
+                while self._fire(processing, now):
+                    yield
+        context.watermark_ms = watermark
 
     def _fire(self, timers: TimerQueue, upto_ms: Millis) -> bool:
-        """Fire what is due.  ``True``: the slice is over and there is more; what is left is registered and can be deleted."""
+        """Fire what is due.  ``True``: the slice is over and there is more; what is left is registered and can be deleted.
+
+        In event time the context's watermark goes from timer to timer; the caller sets it to its end.
+        """
         if timers.due > upto_ms:
             return False
         context = self.context
@@ -377,11 +396,13 @@ class OperatorTask:
         encode = self._encode
         emit = self.outputs.append
         context._record = None
-        context.time_domain = timers.domain
+        domain = context.time_domain = timers.domain
         fired = 0
         while timers.due <= upto_ms:
             timestamp, keys = timers.take(_STRIDE)
             context.timestamp_ms = timestamp
+            if domain is TimeDomain.EVENT and timestamp > context.watermark_ms:
+                context.watermark_ms = timestamp
             for key in keys:
                 context.key = key
                 try:
@@ -394,7 +415,7 @@ class OperatorTask:
                     raise
                 except Exception as exc:
                     self.metrics.counter("timer_errors").inc()
-                    self.timer_errors.append((key, timestamp, exc))
+                    self.timer_errors.append(TimerError(key, domain, timestamp, exc))
             fired += len(keys)
             self.fired += len(keys)
             if fired >= _STRIDE:

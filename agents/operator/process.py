@@ -47,7 +47,7 @@ class Context(KeyContext):
     """What a function may ask while a record or a timer is in hand.  Valid during the call only: do not keep it.
 
     ``key``: the record's key.  ``timestamp_ms``: its event time, or the time of the timer.  ``watermark_ms``: no earlier record is
-    expected any more (-1 before the first).  ``processing_time_ms``: wall clock, the same for a whole batch.  ``timers``: those of the
+    expected any more (-1 before the first); an event-time timer sees its own time.  ``processing_time_ms``: wall clock, the same for a whole batch.  ``timers``: those of the
     current key.  ``time_domain``: which clock the timer in hand follows.
     """
 
@@ -127,8 +127,9 @@ class KeyedProcessFunction(ProcessFunction, Generic[I, O]):
         """A timer is due; ``ctx.key`` is the key that set it.
 
         Event-time timers fire in the order of time, before the record that moves the watermark to or past them; a timer set for a time
-        that has passed fires right after the call that set it.  Timers of one time fire in no order.  An exception is logged and
-        counted (``timer_errors``); the timer is spent.
+        that has passed fires right after the call that set it.  Timers of one time fire in no order.  However far the watermark moves at
+        once, ``ctx.watermark_ms`` and states with a life in event time stand at the timer's time.  An exception sends the timer to the
+        dead letter topic of the (first) source and is counted (``timer_errors``); the timer is spent.
         """
         raise NotImplementedError
 

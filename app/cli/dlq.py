@@ -87,7 +87,7 @@ def replay(topic: str, partition: int | None, offset: int | None, everything: bo
     Do this once the cause is gone.  Key and value are as they were; the header "attempt" counts the replays, and a record that
     is still bad comes back with it.  Each record is replayed once: how far each partition was replayed is remembered, so
     the next replay goes on there.  --all, or --offset for a single record, replays regardless and moves nothing.  If the command
-    is killed, the batch in hand (at most 500 records) may be replayed again.
+    is killed, the batch in hand (at most 500 records) may be replayed again.  A timer that failed is no record and is passed over.
     """
     done = run(_replay(settings_of_environment(), _dlq_of(topic), partition, offset, everything))
     if as_json:
@@ -98,7 +98,7 @@ def replay(topic: str, partition: int | None, offset: int | None, everything: bo
     if not done.by_topic:
         click.echo("nothing to replay" if everything or offset is not None else "nothing to replay; see --all")
     if done.skipped:
-        note(f"{done.skipped} records say no origin topic in their headers, so they cannot be replayed")
+        note(f"{done.skipped} cannot be replayed: they are timers, or say no origin topic in their headers")
 
 
 def _dlq_of(topic: str) -> str:
@@ -135,7 +135,10 @@ def _print(letter: DeadLetter, as_json: bool) -> None:
     reason = letter.reason
     click.echo(f"{letter.tp.topic} {letter.tp.partition}:{letter.record.offset}  {reason.error_class}")
     click.echo(f"  {printable(reason.message)}")
-    click.echo(f"  from {reason.topic} {reason.partition}:{reason.offset}, attempt {reason.attempt}")
+    if reason.timer:
+        click.echo(f"  from a timer on {reason.topic} {reason.partition}: {reason.timer} time {reason.timer_ms}")
+    else:
+        click.echo(f"  from {reason.topic} {reason.partition}:{reason.offset}, attempt {reason.attempt}")
     for name in ("key", "value", "key_base64", "value_base64"):
         if shown.get(name) is not None:
             click.echo(f"  {name}: {_cut(to_json(shown[name]))}")
