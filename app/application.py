@@ -37,6 +37,7 @@ from app.rulebook import RuleService
 from app.settings import ProcessingGuarantee, Settings
 from app.standby import Standbys
 from app.state_queries import LocalStateQueries
+from app.topic_options import warn_of_unfit_topics
 from app.transport.batches import LaneTopic
 from app.transport.client import BrokerClient, connect, faust_url
 from app.watchdog import Watchdog
@@ -304,6 +305,7 @@ class FamulusApp(faust.App):
             await client.__aenter__()
             self.partition_counts = await make_topics(client, self.settings.app_id, self.operators)
             await client.create_topic(self.members.topic, 1, {"cleanup.policy": "compact"})
+            await warn_of_unfit_topics(client, self.settings, self.partition_counts, self.operators)
         except LogUnavailable:
             if self.should_stop:  # told to end before it had begun: the client is closed
                 return

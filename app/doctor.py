@@ -17,11 +17,12 @@ import msgspec
 from app.partitioning import mismatches
 from app.rulebook import RuleService
 from app.settings import Settings, masked
+from app.topic_options import mending, unfit_topics
 from app.topology import operators
 from app.transport import client as transport
 from app.transport.client import BrokerClient, NewRecord
 from app.transport.embedded.location import SCHEME, locate
-from models.errors import FamulusError
+from models.errors import FamulusError, LogError
 from models.topics import CATALOGUE
 
 #: A service gets this long to answer.
@@ -98,15 +99,27 @@ async def _write_one(client: BrokerClient) -> str:
 
 
 async def _topics(settings: Settings, client: BrokerClient) -> AsyncIterator[Check]:
-    """Partition counts: of the topics that there are, and of the changelogs against the topics that they belong to."""
+    """Topics that there are: partition counts, those of changelogs against the topics that they belong to, and options."""
     found = await client.topics()
     wrong = False
     for topic, finding, fix in mismatches(found, settings.app_id, operators(settings.jobs)):
         wrong = True
         yield fail(f"topic {topic}", finding, fix)
+    try:
+        unfit = await unfit_topics(client, found, settings.app_id, operators(settings.jobs))
+    except LogError as error:
+        yield warn("topic options", str(error), "let this user describe the configuration of topics")
+        return
+    for one in unfit:
+        wrong = True
+        said = fail if one.loses else warn
+        yield said(f"topic {one.topic}", one.finding, mending(settings.broker, one))
     if not wrong:
         ours = sum(topic in CATALOGUE for topic in found)
-        yield ok("topics", f"{len(found)} topics, {ours} of them ours, each with the partitions that it must have")
+        yield ok(
+            "topics",
+            f"{len(found)} topics, {ours} of them ours, each with the partitions and options that it must have",
+        )
 
 
 async def _rules(client: BrokerClient) -> Check:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,9 @@ from app.transport.credentials import OPEN, Credentials
 from models.errors import SettingsError
 from models.time import Millis
 from tables.log import LogReader, TopicPartition
+
+#: Options of a topic that decide what it takes and what becomes of its records.
+OPTIONS = ("cleanup.policy", "retention.ms", "retention.bytes", "delete.retention.ms", "max.message.bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,13 @@ class BrokerClient(Protocol):
 
     async def create_topic(self, topic: str, partitions: int, config: Mapping[str, str] = {}) -> bool:
         """Create the topic if it is missing; ``True`` if it was.  ``config`` has Kafka's names (``cleanup.policy``, ``retention.ms``)."""
+
+    async def configurations(self, topics: Collection[str]) -> dict[str, dict[str, str]]:
+        """What the log does with the records of each topic, by Kafka's names (:data:`OPTIONS`), with its defaults.
+
+        An option that a log does not have is missing.  Raises :class:`models.errors.UnknownTopic` or another
+        :class:`models.errors.LogError`, for instance where this user may not ask.
+        """
 
     async def append(self, topic: str, records: Sequence[NewRecord]) -> list[tuple[int, int]]:
         """Append and return (partition, offset) per record once all are durable.

@@ -12,7 +12,7 @@ from time import monotonic
 import pytest
 
 from agents.transport import SealedPart
-from app.transport.client import BrokerClient, NewRecord, connect
+from app.transport.client import OPTIONS, BrokerClient, NewRecord, connect
 from models.errors import Fenced, LogError, RecordTooLarge, UnknownTopic
 from tables.log import LogReader, Record, TopicPartition
 from tests.contract.conftest import Broker
@@ -109,6 +109,27 @@ async def test_creating_a_topic_twice_leaves_the_first(client: BrokerClient, top
 
 async def test_creating_one_topic_from_many_tasks_makes_it_once(client: BrokerClient, topic: str) -> None:
     assert sum(await asyncio.gather(*(client.create_topic(topic, 2) for _ in range(8)))) == 1
+
+
+async def test_a_topic_tells_the_options_it_was_made_with_and_the_defaults_of_the_others(
+    client: BrokerClient, topic: str
+) -> None:
+    await client.create_topic(topic, 1, {"cleanup.policy": "compact", "delete.retention.ms": "5000"})
+    await client.create_topic(f"{topic}-plain", 1)
+    found = await client.configurations([topic, f"{topic}-plain"])
+    assert found[topic].items() >= {"cleanup.policy": "compact", "delete.retention.ms": "5000"}.items()
+    week, day = str(7 * 86_400_000), str(86_400_000)
+    plain = {
+        "cleanup.policy": "delete",
+        "retention.ms": week,
+        "retention.bytes": "-1",
+        "delete.retention.ms": day,
+    }
+    assert found[f"{topic}-plain"].items() >= plain.items()
+    assert set(found[topic]) | {"max.message.bytes"} == set(OPTIONS)
+    assert await client.configurations([]) == {}
+    with pytest.raises(UnknownTopic):
+        await client.configurations([topic, f"{topic}-none"])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from app.transport.client import NewRecord, connect
 from tests.integration.test_fraud_job import HIGH, Log, tx
 from tests.support.waiting import until
-from tests.support.worker import Worker
+from tests.support.worker import BIN, Worker
 
 
 def _make(broker: str, topic: str, partitions: int, *records: NewRecord) -> None:
@@ -72,6 +73,29 @@ def test_a_rules_topic_with_several_partitions_is_refused_because_its_records_ha
         assert worker.process is not None
         assert worker.process.wait(10) == 1
     assert "topic fraud-rules has 3 partitions and must have 1" in worker.log_text()
+
+
+@pytest.mark.parametrize("kind", ["embedded", "kafka"])
+def test_rules_that_the_log_will_forget_are_named_by_the_worker_and_by_the_doctor(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    worker = Worker(
+        tmp_path,
+        broker=request.getfixturevalue("kafka_url") if kind == "kafka" else None,
+        FAMULUS_JOBS="fraud",
+    )
+    _make(worker.broker, "fraud-rules", 1)  # the broker's defaults: a week
+    finding = "has retention.ms=604800000: what is older than 7 days is lost, and it must be kept for ever"
+    with worker:
+        worker.wait_ready(60)
+        assert f"topic fraud-rules {finding}; to mend it, " in worker.log_text()
+        doctor = subprocess.run(
+            [BIN / "famulus", "doctor", "--json"], env=worker.env, capture_output=True, text=True, timeout=60
+        )
+    assert doctor.returncode == 1
+    wrong = [check for check in json.loads(doctor.stdout)["checks"] if check["verdict"] == "fail"]
+    assert [(check["name"], check["finding"]) for check in wrong] == [("topic fraud-rules", finding)]
+    assert "retention.ms" in wrong[0]["fix"]
 
 
 def test_a_job_that_joins_later_begins_at_the_start_of_a_source_that_another_job_has_read(tmp_path: Path) -> None:

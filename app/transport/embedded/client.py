@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from app.transport.client import NewRecord
+from app.transport.embedded.compaction import DELETE_RETENTION
 from app.transport.embedded.engine import Engine
 from app.transport.embedded.location import locate
 from app.transport.embedded.log import Topic, Transaction
 from app.transport.embedded.reader import EmbeddedReader
 from app.transport.embedded.records import Record
+from app.transport.embedded.retention import NO_LIMIT, RETENTION
 from models.errors import LogUnavailable
 from models.partitioning import partition_of
-from models.time import SystemClock
+from models.time import SystemClock, millis
 from tables.log import TopicPartition
+
+#: What a topic does that was made without saying so; how large a record may be is the same for all topics.
+DEFAULTS = {
+    "cleanup.policy": "delete",
+    "retention.ms": str(millis(RETENTION)),
+    "retention.bytes": str(NO_LIMIT),
+    "delete.retention.ms": str(millis(DELETE_RETENTION)),
+}
 
 
 class EmbeddedClient:
@@ -39,6 +49,11 @@ class EmbeddedClient:
 
     async def create_topic(self, topic: str, partitions: int, config: Mapping[str, str] = {}) -> bool:
         return await self._entered().write(lambda transaction: transaction.create_topic(topic, partitions, config))
+
+    async def configurations(self, topics: Collection[str]) -> dict[str, dict[str, str]]:
+        engine = self._entered()
+        found = {topic: DEFAULTS | engine.topic(topic).config for topic in topics}
+        return {topic: {name: config[name] for name in DEFAULTS} for topic, config in found.items()}
 
     async def append(self, topic: str, records: Sequence[NewRecord]) -> list[tuple[int, int]]:
         engine = self._entered()

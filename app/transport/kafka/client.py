@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from time import monotonic
 
 import aiokafka
@@ -12,7 +12,7 @@ from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from app.transport.client import NewRecord
+from app.transport.client import OPTIONS, NewRecord
 from app.transport.credentials import OPEN, Credentials
 from app.transport.kafka import produce
 from app.transport.kafka.connection import Connection
@@ -96,6 +96,19 @@ class KafkaClient:
             [ConfigResource(ConfigResourceType.BROKER, str(node), {"default.replication.factor": None})]
         )
         return int(_config(answers, "default.replication.factor") or 1)
+
+    async def configurations(self, topics: Collection[str]) -> dict[str, dict[str, str]]:
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(OPTIONS)) for topic in topics]
+        with translated("the configuration of topics"):
+            answers = await self._entered().describe_configs(resources) if resources else []
+            found: dict[str, dict[str, str]] = {}
+            for answer in answers:
+                for code, message, _, topic, entries in answer.resources:
+                    error = kafka.for_code(code)
+                    if error is not kafka.NoError:
+                        raise error(message or topic)
+                    found[topic] = {entry[0]: str(entry[1]) for entry in entries if entry[1] is not None}
+        return found
 
     async def _largest_batch(self, topic: str) -> int:
         if topic not in self._largest:
