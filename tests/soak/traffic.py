@@ -49,7 +49,7 @@ class Plan:
     seed: int = 1
     limits: Limits = field(default_factory=lambda: Limits(memory_mb=8.0, cpu=1.0, cpu_rise=0.05, handles=3))
     #: growth of rows, changelogs and local copies that is still a plateau
-    growth: float = 0.15
+    growth: float = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
