@@ -26,6 +26,7 @@ from agents.transport import PartSink, SealedPart
 from app.alert_follower import AlertFollower
 from app.alerts import AlertFeed
 from app.broadcasts import BroadcastReader
+from app.data_dir import make_data_dir
 from app.health import LIVE, READY, STARTUP, Health
 from app.local_state import LocalState
 from app.members import Members, reachable_url
@@ -84,7 +85,7 @@ class FamulusApp(faust.App):
     def __init__(self, settings: Settings, operators: Sequence[OperatorSpec]) -> None:
         self.settings = settings
         self.operators = operators
-        self.health = Health()
+        self.health = Health(settings.app_id)
         self.alerts = AlertFeed()
         self.metrics_registry = CollectorRegistry()
         self.lanes: list[Lane] = []
@@ -287,6 +288,7 @@ class FamulusApp(faust.App):
         return self._rule_service
 
     def _create_directories(self) -> None:
+        make_data_dir(self.settings)
         for folder in (self.conf.datadir, self.conf.appdir, self.conf.tabledir):
             folder.mkdir(parents=True, exist_ok=True)
 

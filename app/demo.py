@@ -18,6 +18,7 @@ from urllib.request import ProxyHandler, build_opener
 import msgspec
 
 from app.activity import TRANSACTIONS_PER_VISIT, activity
+from app.data_dir import make_data_dir
 from app.producing import ensure_topic
 from app.reading import all_partitions, bounds, follow, reading
 from app.rulebook import RuleService
@@ -67,6 +68,7 @@ class DemoFailed(FamulusError):
 
 async def demo(settings: Settings, client: BrokerClient, rate: float, say: Say) -> None:
     """Run until cancelled; ends with :class:`DemoFailed` when the worker does."""
+    make_data_dir(settings)
     _refuse_taken_port(settings)
     await _seed_rules(client, say)
     await _seed_visits(client, say)

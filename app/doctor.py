@@ -14,6 +14,7 @@ from urllib.request import ProxyHandler, build_opener
 
 import msgspec
 
+from app.health import APPLICATION
 from app.partitioning import mismatches
 from app.rulebook import RuleService
 from app.settings import Settings, masked
@@ -155,7 +156,7 @@ def _disk(name: str, path: Path) -> Check:
 
 async def _web(settings: Settings) -> Check:
     try:
-        status, body = await asyncio.to_thread(_get, f"{settings.web_url}/readyz")
+        status, body, whose = await asyncio.to_thread(_get, f"{settings.web_url}/readyz")
     except (URLError, OSError, ValueError) as error:
         if isinstance(getattr(error, "reason", error), ConnectionRefusedError):
             return _port_free(settings)
@@ -164,6 +165,8 @@ async def _web(settings: Settings) -> Check:
         answer = msgspec.json.decode(body, type=_Readiness)
     except (msgspec.DecodeError, RecursionError):
         return _port_taken(settings)
+    if whose != settings.app_id:
+        return _port_of_another(settings, whose)
     if status == 200:
         return ok("worker", f"one is ready at {settings.web_url}")
     reasons = "; ".join(f"{name}: {said['reason']}" for name, said in answer.checks.items() if "reason" in said)
@@ -175,14 +178,15 @@ class _Readiness(msgspec.Struct):
     checks: dict[str, dict[str, str]]
 
 
-def _get(url: str) -> tuple[int, bytes]:
+def _get(url: str) -> tuple[int, bytes, str | None]:
+    """Status, body and the application that answers."""
     opener = build_opener(ProxyHandler({}))
     try:
         with opener.open(url, timeout=TIMEOUT_S) as response:
-            return response.status, response.read(1 << 20)
+            return response.status, response.read(1 << 20), response.headers[APPLICATION]
     except HTTPError as error:
         with error:
-            return error.code, error.read(1 << 20)
+            return error.code, error.read(1 << 20), error.headers[APPLICATION]
 
 
 def _port_free(settings: Settings) -> Check:
@@ -207,6 +211,15 @@ def _port_taken(settings: Settings) -> Check:
         "worker",
         f"another program has port {settings.web_port} on {settings.web_bind}",
         "stop it, or set FAMULUS_WEB_PORT to a free port",
+    )
+
+
+def _port_of_another(settings: Settings, whose: str | None) -> Check:
+    of = "an application that it does not name" if whose is None else f"application {whose}"
+    return fail(
+        "worker",
+        f"the one at {settings.web_url} works for {of}, not for {settings.app_id}",
+        "set FAMULUS_APP_ID to look at that one, or FAMULUS_WEB_PORT to a free port",
     )
 
 

@@ -11,6 +11,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+#: Header of a probe's answer with the id of the application that the worker works for.
+APPLICATION = "Famulus-Application"
+
 logger = logging.getLogger(__name__)
 
 #: ``None`` when all is well, else the reason in one sentence, fit for a stranger's eyes (probes need no token).
@@ -43,9 +46,10 @@ class HealthReport:
 
 
 class Health:
-    """The checks of one worker."""
+    """The checks of one worker, which works for ``application``."""
 
-    def __init__(self) -> None:
+    def __init__(self, application: str = "") -> None:
+        self.application = application
         self._checks: dict[str, tuple[Check, frozenset[Probe]]] = {}
         self._started = False
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 from aiohttp import web
 
-from app.health import Probe
+from app.health import APPLICATION, Probe
 from web.encoding import answer
 from web.routing import Answer, Handler, Route
 from web.services import Services
@@ -55,8 +55,9 @@ def _handler(services: Services, probe: Probe) -> Handler:
             name: CheckAnswer("ok") if reason is None else CheckAnswer("unavailable", reason)
             for name, reason in report.reasons.items()
         }
+        headers = {APPLICATION: services.health.application} if services.health.application else {}
         if report.ok:
-            return answer(HealthAnswer("ok", checks))
-        return answer(HealthAnswer("unavailable", checks), status=503)
+            return answer(HealthAnswer("ok", checks), headers=headers)
+        return answer(HealthAnswer("unavailable", checks), status=503, headers=headers)
 
     return handle

@@ -8,7 +8,8 @@ import sys
 
 import click
 
-from app.cli.console import Command
+from app.cli.console import Command, settings_of_environment
+from app.data_dir import make_data_dir
 
 _LOGLEVEL = ("-l", "--loglevel")
 
@@ -48,17 +49,18 @@ def worker(jobs: str | None, processes: str | None, faust_options: tuple[str, ..
 
     if jobs is not None:
         os.environ["FAMULUS_JOBS"] = jobs or ","
+    make_data_dir(settings_of_environment())
     level = () if _names_loglevel(faust_options) else ("-l", "info")
     run_faust(["worker", *level, *faust_options])
 
 
 def supervise(processes: str, jobs: str | None, faust_options: tuple[str, ...]) -> None:
     """Run several workers, and end with their exit code."""
-    from app.settings import Settings
     from app.supervisor import Supervisor, count_of
 
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s")
-    settings = Settings.from_env(os.environ)  # what is wrong is said once, not by every worker
+    settings = settings_of_environment()  # what is wrong is said once, not by every worker
+    make_data_dir(settings)
     command = [sys.executable, "-m", "app.cli", "worker"]
     if jobs is not None:
         command += ["--jobs", jobs]

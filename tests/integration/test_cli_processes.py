@@ -129,6 +129,34 @@ def test_the_doctor_finds_the_worker_ready(worker: Worker) -> None:
     assert found == {"name": "worker", "verdict": "ok", "finding": f"one is ready at http://127.0.0.1:{worker.port}"}
 
 
+def test_the_doctor_tells_the_worker_of_another_application_from_its_own(worker: Worker) -> None:
+    done = run({**worker.env, "FAMULUS_APP_ID": "mine"}, "doctor", "--json")
+    assert done.returncode == 1
+    (found,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "worker"]
+    assert found["verdict"] == "fail"
+    assert found["finding"] == f"the one at http://127.0.0.1:{worker.port} works for application famulus, not for mine"
+
+
+@pytest.mark.parametrize("command", [["worker"], ["worker", "--processes", "2"], ["demo"]])
+def test_a_data_folder_that_cannot_be_used_is_one_line_and_exit_code_2(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    env = clean_env(tmp_path, FAMULUS_DATA_DIR=str(tmp_path / "file"), FAMULUS_WEB_PORT=str(free_port()))
+    done = run(env, *command)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"famulus: FAMULUS_DATA_DIR={tmp_path}/file: no folder that can be written to")
+
+
+def test_fausts_own_worker_says_the_same_of_the_data_folder_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    worker = Worker(tmp_path / "worker", FAMULUS_DATA_DIR=str(tmp_path / "file"))
+    with worker:
+        assert worker.process is not None
+        assert worker.process.wait(20) == 1
+    assert f"FATAL SettingsError: FAMULUS_DATA_DIR={tmp_path}/file: " in worker.log_text()
+    assert "Traceback" not in worker.log_text()
+
+
 def test_faust_knows_our_commands_and_we_know_fausts(worker: Worker) -> None:
     faust = subprocess.run(
         [str(BIN / "faust"), "-A", "app", "--json", "topics"],
