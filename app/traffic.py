@@ -19,6 +19,8 @@ from models.time import Clock, Millis, SystemClock
 from models.topics import TopicNames
 
 BATCH = 2_000
+#: Seconds that a batch under way gets when there is to be no more.
+ENDING = 2.0
 #: Seconds between two looks at what is due.
 TICK = 0.05
 #: Topics that simulated records go to.
@@ -82,6 +84,18 @@ async def _ensure_topics(client: BrokerClient) -> None:
 
 
 async def _append(client: BrokerClient, batch: Sequence[Item], made: Made) -> None:
+    storing = asyncio.ensure_future(_store(client, batch, made))
+    try:
+        await asyncio.shield(storing)
+    except asyncio.CancelledError:
+        # What is on its way is stored all the same, so it is told of as well.
+        await asyncio.wait([storing], timeout=ENDING)
+        storing.cancel()
+        await asyncio.gather(storing, return_exceptions=True)
+        raise
+
+
+async def _store(client: BrokerClient, batch: Sequence[Item], made: Made) -> None:
     topics: dict[str, list[NewRecord]] = {}
     for item in batch:
         topics.setdefault(item.topic, []).append(NewRecord(item.key.encode(), _encode(item.record)))
