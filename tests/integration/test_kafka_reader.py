@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from app.transport.client import NewRecord, connect
 from app.transport.kafka.client import KafkaClient
+from tables.log import TopicPartition
 
 
 async def test_a_reader_that_is_stopped_at_once_does_not_cancel_its_user(kafka_url: str) -> None:
@@ -17,3 +19,21 @@ async def test_a_reader_that_is_stopped_at_once_does_not_cancel_its_user(kafka_u
 
     for _ in range(3):
         assert await asyncio.create_task(use()) == "not cancelled"
+
+
+async def test_a_reader_that_is_stopped_while_it_gives_up_its_fetches_ends(kafka_url: str) -> None:
+    async with connect(kafka_url) as client:
+        await client.create_topic("numbers", 4, {})
+        await client.append("numbers", [NewRecord(b"k%d" % n, b"v") for n in range(20)])
+        for turns in range(6):
+            reader = client.reader()
+            await reader.start()
+            reader.assign({TopicPartition("numbers", n): 0 for n in range(4)})
+            while not await reader.poll(1.0):
+                pass
+            await asyncio.sleep(0.05)  # the next fetch is under way
+            reader.assign({})
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                await reader.stop()

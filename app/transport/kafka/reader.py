@@ -20,6 +20,8 @@ PARTITION_FETCH_BYTES = 4 << 20
 FETCH_BYTES = 16 << 20
 #: A question about offsets waits behind the fetch under way, so an idle one must not take long.
 FETCH_WAIT_MS = 250
+#: How long to wait until what should have ended is told again.
+_STOP_AGAIN_SECONDS = 0.1
 #: The public interface does not wake up for a position that moved without a record.
 _PUBLIC_WAIT_SECONDS = 0.05
 
@@ -62,8 +64,16 @@ class KafkaReader:
 
     async def stop(self) -> None:
         consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            await consumer.stop()
+        if consumer is None:
+            return
+        stopping = asyncio.ensure_future(consumer.stop())
+        try:
+            while not (await asyncio.wait([stopping], timeout=_STOP_AGAIN_SECONDS))[0]:
+                # Right after an ``assign`` aiokafka's fetching is busy cancelling requests, and takes its own cancellation for theirs.
+                consumer._fetcher.error_future.cancel()
+            await stopping
+        finally:
+            stopping.cancel()
 
     async def partitions(self, topic: str) -> int:
         with translated(f"topic {topic}"):
