@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from models.errors import FamulusError
 from tests.fault.report import HEADER
 from tests.soak import idle, traffic
 from tests.soak.fleet import LOGS, Fleet, fleet
 from tests.soak.verdict import Flatness
+from tests.support.kafka import NoKafka
 
 COLUMNS = "worker       minutes   memory MB start/end     KB/hour   CPU % start/end   handles start/end   verdict"
 
@@ -71,7 +73,14 @@ def one_program(name: str, chosen: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory(prefix=f"famulus-soak-{name}-", dir=chosen.folder) as folder:
         with contextlib.ExitStack() as stack:
             fleets = [stack.enter_context(fleet(Path(folder, log), log, chosen.workers, env)) for log in chosen.logs]
-            flat = PROGRAMS[name](chosen, fleets)
+            try:
+                flat = PROGRAMS[name](chosen, fleets)
+            except (
+                AssertionError,
+                FamulusError,
+            ) as error:  # a worker ended, say: what was measured until then has been printed
+                print(error)
+                flat = False
     print(f"{name}: {'flat' if flat else 'NOT FLAT'}", flush=True)
     return flat
 
@@ -100,7 +109,10 @@ def main() -> int:
     if unknown:
         parser.error(f"no such program: {unknown[0]}; there are {', '.join(PROGRAMS)}")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker that is told to end is no news here
-    flat = [one_program(name, chosen) for name in chosen.programs or PROGRAMS]
+    try:
+        flat = [one_program(name, chosen) for name in chosen.programs or PROGRAMS]
+    except NoKafka as error:
+        sys.exit(str(error))
     return 0 if all(flat) else 1
 
 
