@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from agents.operator.aggregates import values_of
 from agents.operator.async_function import AsyncFunction
 from agents.operator.driver import BAD_VALUE, Emitted, encode_json
 from agents.operator.inputs import Input
 from agents.operator.process import Context
 from agents.operator.spec import Source, bad_record, refuse_drift, refuse_key
+from agents.operator.user_functions import values_of
 from models.time import Millis
 from tables.changelog import NO_PART, Marker, Row, marker_row, row_prefix
 from tables.log import Record

@@ -20,7 +20,8 @@ R = TypeVar("R")
 class AggregateFunction(ABC, Generic[I, A, R]):
     """Folds elements into an accumulator and makes a result of it.
 
-    The accumulator's type is what ``create_accumulator`` is annotated to return; it must be one that state can hold.
+    It serves :class:`AggregatingState` and the ``aggregate`` of windows alike.  The accumulator's type ``A`` must be one that state can hold
+    (see :func:`accumulator_type` for where it is taken from).
     """
 
     @abstractmethod
@@ -41,16 +42,35 @@ class AggregateFunction(ABC, Generic[I, A, R]):
 
 
 def accumulator_type(function: AggregateFunction[Any, Any, Any]) -> Any:
-    """The declared accumulator type.  Raises :class:`models.errors.StateError` without one."""
-    try:
-        found = typing.get_type_hints(function.create_accumulator).get("return")
-    except (NameError, TypeError) as exc:
-        raise StateError(f"{type(function).__name__}.create_accumulator: {exc}; declare accumulator=") from exc
-    if found is None or found is Any or isinstance(found, TypeVar):
+    """The type by which an accumulator is read back.
+
+    It is the ``A`` of ``AggregateFunction[I, A, R]``, else what ``create_accumulator`` is annotated to return, else the type of an empty one.
+    Raises :class:`models.errors.StateError` where that is a collection of nobody knows what.
+    """
+    for found in (_argument(type(function)), _returned(function.create_accumulator)):
+        if found is not None and found is not Any and not isinstance(found, TypeVar):
+            return found
+    empty: type = type(function.create_accumulator())
+    if issubclass(empty, (list, dict, tuple, set, frozenset)):
         raise StateError(
-            f"{type(function).__name__}.create_accumulator does not say what it returns: annotate it, or declare accumulator="
+            f"{type(function).__name__}.create_accumulator does not say what its {empty.__name__} holds: annotate it, or declare accumulator="
         )
-    return found
+    return empty
+
+
+def _argument(function: type) -> Any:
+    for cls in function.__mro__:
+        for base in getattr(cls, "__orig_bases__", ()):
+            if typing.get_origin(base) is AggregateFunction:
+                return typing.get_args(base)[1]
+    return None
+
+
+def _returned(function: Callable[..., Any]) -> Any:
+    try:
+        return typing.get_type_hints(function).get("return")
+    except (NameError, TypeError):  # a local class
+        return None
 
 
 class ReducingState(ValueState[T]):
@@ -77,7 +97,7 @@ class ReducingState(ValueState[T]):
 class AggregatingState(ValueState[A], Generic[I, A, R]):
     """One accumulator per key that elements are added to; ``get`` gives its result.  Row: the accumulator.
 
-    ``accumulator`` is the accumulator's type, by default what the function's ``create_accumulator`` is annotated to return.
+    ``accumulator`` is the accumulator's type, by default what the function says (see :func:`accumulator_type`).
     """
 
     kind = "aggregating"

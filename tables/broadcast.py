@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from models.errors import StateError
+from tables.state import declared_states
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -64,20 +65,31 @@ class BroadcastState(Generic[K, V]):
         return handle
 
     def put(self, key: K, value: V) -> None:
+        """Set an entry.  Raises :class:`models.errors.StateError` on the data side."""
         self._write(key)
         self._shared.entries[key] = value
 
     def remove(self, key: K) -> None:
+        """Remove an entry, if there is one.  Raises :class:`models.errors.StateError` on the data side."""
         self._write(key)
         self._shared.entries.pop(key, None)
 
-    def get(self, key: K) -> V | None:
-        return self._shared.entries.get(key)
+    @overload
+    def get(self, key: K) -> V | None: ...
+
+    @overload
+    def get(self, key: K, default: V) -> V: ...
+
+    def get(self, key: K, default: V | None = None) -> V | None:
+        """The value of an entry; without it ``default``."""
+        return self._shared.entries.get(key, default)
 
     def contains(self, key: K) -> bool:
+        """Whether there is such an entry."""
         return key in self._shared.entries
 
     def entries(self) -> ItemsView[K, V]:
+        """A live view of (key, value) pairs."""
         return self._shared.entries.items()
 
     def __iter__(self) -> Iterator[K]:
@@ -112,10 +124,22 @@ class BroadcastState(Generic[K, V]):
 
 
 def declared_broadcasts(function: object) -> dict[str, tuple[str, BroadcastState[Any, Any]]]:
-    """Broadcast states declared on a function's class: state name to (attribute, declaration)."""
-    found: dict[str, tuple[str, BroadcastState[Any, Any]]] = {}
+    """Broadcast states declared on a function's class: state name to (attribute, declaration).  One name declared twice is refused."""
+    declared: dict[str, BroadcastState[Any, Any]] = {}
     for cls in reversed(type(function).__mro__):
         for attribute, value in vars(cls).items():
             if isinstance(value, BroadcastState):
-                found[value.name] = attribute, value
+                declared[attribute] = value
+            else:
+                declared.pop(attribute, None)
+    keyed = {name: attribute for name, (attribute, _) in declared_states(function).items()}
+    found: dict[str, tuple[str, BroadcastState[Any, Any]]] = {}
+    for attribute, state in sorted(declared.items()):
+        other = keyed.get(state.name) or (found[state.name][0] if state.name in found else None)
+        if other is not None:
+            raise StateError(
+                f"{type(function).__name__}: the states {other!r} and {attribute!r} are both named {state.name!r}; "
+                "rename one with name="
+            )
+        found[state.name] = attribute, state
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from tables.changelog import Row, part_suffix
 from tables.state import KeyedState, decode_row, decoder, encode, unencodable
@@ -46,7 +46,14 @@ class MapState(KeyedState, Generic[K, V]):
             entries = self._thaw(key)
         return entries
 
+    @overload
+    def get(self, key: K) -> V | None: ...
+
+    @overload
+    def get(self, key: K, default: V) -> V: ...
+
     def get(self, key: K, default: V | None = None) -> V | None:
+        """The value of an entry; without it ``default``."""
         entries = self._rows.get(
             self._context.key
         )  # inline, here and in ``put``: two of these calls are made per count
@@ -55,6 +62,7 @@ class MapState(KeyedState, Generic[K, V]):
         return default if entries is None else entries.get(key, default)
 
     def put(self, key: K, value: V) -> None:
+        """Set an entry."""
         owner = self._context.key
         entries = self._rows.get(owner)
         if entries is None:
@@ -74,6 +82,7 @@ class MapState(KeyedState, Generic[K, V]):
             self._dirty.setdefault(self._context.key, {})[key] = None
 
     def contains(self, key: K) -> bool:
+        """Whether there is such an entry."""
         entries = self._entries()
         return entries is not None and key in entries
 
@@ -86,6 +95,7 @@ class MapState(KeyedState, Generic[K, V]):
             self._rows[owner] = {}
 
     def is_empty(self) -> bool:
+        """Whether the current key has no entry."""
         return not self._entries()
 
     def entries(self) -> ItemsView[K, V]:
@@ -93,9 +103,11 @@ class MapState(KeyedState, Generic[K, V]):
         return (self._entries() or {}).items()
 
     def keys(self) -> KeysView[K]:
+        """As :meth:`entries`, the keys only."""
         return (self._entries() or {}).keys()
 
     def values(self) -> ValuesView[V]:
+        """As :meth:`entries`, the values only."""
         return (self._entries() or {}).values()
 
     def __getitem__(self, key: K) -> V:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from tables.changelog import Row
 from tables.expiry import Expiring
@@ -18,6 +18,12 @@ V = TypeVar("V")
 
 class MapWithTtl(Expiring, MapState[K, V]):
     """Added in front of ``MapState`` by ``bind``.  Each entry's row has a stamp of its own: C1, stamp, value (see ``tables.ttl``)."""
+
+    @overload
+    def get(self, key: K) -> V | None: ...
+
+    @overload
+    def get(self, key: K, default: V) -> V: ...
 
     def get(self, key: K, default: V | None = None) -> V | None:
         row = self._found(key)

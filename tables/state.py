@@ -91,15 +91,19 @@ class KeyedState:
     # In memory, above the store (tables.store.LiveRows)
 
     def is_clean(self) -> bool:
+        """Whether nothing has changed since the last freeze."""
         return not self._dirty
 
     def live_keys(self) -> list[str]:
+        """Keys whose values are in memory."""
         return list(self._rows)
 
     def live_rows(self, keys: Sequence[str]) -> list[Row]:
+        """Rows of these keys as they are in memory."""
         raise NotImplementedError
 
     def trim(self, most: int) -> None:
+        """Keep the values of ``most`` keys in memory; the others are in the store."""
         rows = self._rows
         for key in list(islice(rows, max(0, len(rows) - most))):
             del rows[key]

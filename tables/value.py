@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
+from models.errors import StateError
 from tables.changelog import NO_PART, Row
 from tables.state import KeyedState, decode_row, decoder, encode, unencodable
 from tables.ttl import Ttl
@@ -17,16 +18,32 @@ class ValueState(KeyedState, Generic[T]):
 
     ``of`` is the value's type (a msgspec Struct, dataclass or built-in).  A change is what ``update`` was told: mutating a value that
     ``value()`` returned changes nothing durable until it is given to ``update``.  ``None`` is no value.  Row: the value.
+
+    ``default`` is what a key without a value has: a number, text or bytes, or a function that makes it.  Raises
+    :class:`models.errors.StateError` for a type that cannot be stored, and when a part is cut for a value that is not of its type.
     """
 
     kind = "value"
 
     def __init__(
-        self, of: type[T], *, default: Callable[[], T] | None = None, ttl: Ttl | None = None, name: str | None = None
+        self,
+        of: type[T],
+        *,
+        default: Callable[[], T] | T | None = None,
+        ttl: Ttl | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__(name=name, ttl=ttl)
         self.of = of
-        self.default = default
+        self.default: Callable[[], T] | None = None
+        if callable(default):
+            self.default = default
+        elif isinstance(default, (int, float, str, bytes)):
+            self.default = lambda: default
+        elif default is not None:
+            raise StateError(
+                f"default={default!r}: all keys would share it; give a function that makes a new one, such as default={type(default).__name__}"
+            )
         self._decode = decoder(of).decode
 
     def _with_ttl(self) -> type[KeyedState]:
@@ -39,7 +56,7 @@ class ValueState(KeyedState, Generic[T]):
         self._dirty: dict[str, None] = {}
 
     def value(self) -> T | None:
-        """The current key's value; without one ``default()`` if declared (not stored by reading), else ``None``."""
+        """The current key's value; without one the default if declared (not stored by reading), else ``None``."""
         value: T | None = self._rows.get(self._context.key)
         if value is None:
             if self._cold:

@@ -6,12 +6,13 @@ from datetime import timedelta
 
 import msgspec
 
-from agents.operator import AggregateFunction, TumblingWindow, Window
+from agents.operator import TumblingWindow, Window
 from agents.operator.window_operator import WindowOperator
 from models.events import EventType
 from models.insights import UserInsight
 from models.profiles import UNKNOWN, EnrichedUserEvent
 from models.time import NO_TIME, Millis
+from tables import AggregateFunction
 
 WINDOW = timedelta(minutes=5)
 

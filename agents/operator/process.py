@@ -21,7 +21,10 @@ B = TypeVar("B")
 
 
 class OutputTag(Generic[O]):
-    """Names a side output."""
+    """Names a side output: ``STEPS = OutputTag[Step]("steps")``, then ``ctx.output(STEPS, step)``.
+
+    The operator's ``side_outputs`` gives each name its topic; a worker that finds none raises :class:`models.errors.StateError`.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,8 +50,9 @@ class Context(KeyContext):
     """What a function may ask while a record or a timer is in hand.  Valid during the call only: do not keep it.
 
     ``key``: the record's key.  ``timestamp_ms``: its event time, or the time of the timer.  ``watermark_ms``: no earlier record is
-    expected any more (-1 before the first); an event-time timer sees its own time.  ``processing_time_ms``: wall clock, the same for a whole batch.  ``timers``: those of the
-    current key.  ``time_domain``: which clock the timer in hand follows.
+    expected any more (-1 before the first); an event-time timer sees its own time.  ``processing_time_ms``: wall clock, the same for a
+    whole batch.  All times are ms since 1970.  ``timers``: those of the current key (:class:`agents.operator.timers.Timers`).
+    ``time_domain``: which clock the timer in hand follows.  ``metrics``: ``counter``, ``gauge``, ``histogram`` and ``meter`` by name.
     """
 
     __slots__ = (
@@ -90,7 +94,7 @@ class Context(KeyContext):
         return Source(self._topic, self.partition, -1 if record is None else record.offset)
 
     def output(self, tag: OutputTag[Any] | str, value: Any) -> None:
-        """Emit to a side output."""
+        """Emit to a side output, under the current key."""
         self._sides.append((tag.name if isinstance(tag, OutputTag) else tag, self.key, value))
 
     def late(self, event: Any) -> None:

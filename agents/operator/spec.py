@@ -77,7 +77,7 @@ class OperatorSpec:
 
 
 def keyed_source(topic: str, decode: Decode, key: str, timestamp: str = "timestamp", **options: Any) -> Source:
-    """A source whose key and event time are fields of the event."""
+    """A source whose key and event time (ms) are fields of the event; ``options`` are those of :class:`Source`."""
     return Source(
         topic=topic, decode=decode, key=attrgetter(key), timestamp=attrgetter(timestamp), key_name=key, **options
     )

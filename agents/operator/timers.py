@@ -208,7 +208,12 @@ class TimerQueue:
 
 
 class Timers:
-    """What a function may do about timers: those of the current key, in both domains."""
+    """What a function may do about timers: those of the current key, in both domains.
+
+    ``register_event_time(ms)``, ``delete_event_time(ms)``, ``register_processing_time(ms)``, ``delete_processing_time(ms)``: times are ms since
+    1970.  A timer set twice fires once; deleting one that is not there does nothing.  They raise :class:`models.errors.StateError` for what
+    cannot be a time, and in a function without ``on_timer``.
+    """
 
     __slots__ = (
         "delete_event_time",

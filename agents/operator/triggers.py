@@ -27,10 +27,12 @@ class TriggerResult(enum.Enum):
 
     @property
     def fires(self) -> bool:
+        """Whether it emits the contents."""
         return self in (TriggerResult.FIRE, TriggerResult.FIRE_AND_PURGE)
 
     @property
     def purges(self) -> bool:
+        """Whether it forgets them."""
         return self in (TriggerResult.PURGE, TriggerResult.FIRE_AND_PURGE)
 
 
@@ -50,9 +52,11 @@ class OpenWindow(Protocol):
     watermark_ms: Millis
     processing_time_ms: Millis
 
-    def register_timer(self, timestamp_ms: Millis, domain: TimeDomain = TimeDomain.EVENT) -> None: ...
+    def register_timer(self, timestamp_ms: Millis, domain: TimeDomain = TimeDomain.EVENT) -> None:
+        """Have the trigger's ``on_timer`` called for this window at a time (ms).  Setting it twice is setting it once."""
 
-    def delete_timer(self, timestamp_ms: Millis, domain: TimeDomain = TimeDomain.EVENT) -> None: ...
+    def delete_timer(self, timestamp_ms: Millis, domain: TimeDomain = TimeDomain.EVENT) -> None:
+        """Take that back; nothing happens without such a timer."""
 
 
 class Trigger:

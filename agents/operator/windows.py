@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from agents.operator.aggregates import accumulator_type, takes_context, value_type, values_of
 from agents.operator.triggers import OnCount, OnTime, Purging, Trigger
+from agents.operator.user_functions import takes_context, value_type, values_of
 from agents.operator.window_operator import (
     ALL_TIME,
     BufferingWindows,
@@ -27,14 +27,18 @@ from agents.operator.window_operator import (
 )
 from models.errors import StateError
 from models.time import Millis, millis
-from tables.aggregate import AggregateFunction
+from tables.aggregate import AggregateFunction, accumulator_type
 
 #: makes what is emitted of a key, a window and a result
 Into = Callable[[str, Window, Any], Any]
 
 
 class WindowAssigner:
-    """Base of the kinds of windows: derive and override ``assign`` for windows of your own."""
+    """Base of the kinds of windows: derive and override ``assign`` for windows of your own.
+
+    ``allowed_lateness``: for how long after its end a window still takes records.  ``trigger``: when it emits; by default at its end.
+    ``aggregate``, ``reduce`` and ``process`` make the operator.
+    """
 
     #: whether windows of a key that overlap become one
     merging: ClassVar[bool] = False
@@ -118,7 +122,10 @@ class WindowAssigner:
 
 
 class TumblingWindow(WindowAssigner):
-    """Windows of ``size``, one after the other, aligned to 1970 plus ``offset``."""
+    """Windows of ``size``, one after the other, aligned to 1970 plus ``offset``.
+
+    Raises :class:`models.errors.StateError` for a size under one millisecond, as the other kinds do.
+    """
 
     def __init__(self, size: timedelta, *, offset: timedelta = timedelta(0), **options: Any) -> None:
         super().__init__(**options)

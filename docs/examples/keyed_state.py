@@ -73,7 +73,7 @@ class SessionManager(KeyedProcessFunction[UserEvent, SessionSummary]):
     last_activity = ValueState(int)
 
     def process_element(self, event: UserEvent, ctx: Context) -> None:
-        self.sessions.put(event.session_id, (self.sessions.get(event.session_id) or 0) + 1)
+        self.sessions.put(event.session_id, self.sessions.get(event.session_id, 0) + 1)
         last = self.last_activity.value()
         if last is None:
             ctx.timers.register_event_time(event.timestamp + GAP_MS)

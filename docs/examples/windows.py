@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from agents.operator import (
-    AggregateFunction,
     EarlyEvery,
     OpenWindow,
     SessionWindow,
@@ -20,6 +19,7 @@ from agents.operator import (
     WindowAssigner,
 )
 from models.time import Millis
+from tables import AggregateFunction
 
 
 class Event(msgspec.Struct, gc=False):

@@ -1,25 +1,11 @@
-"""What is made of the records of a window: a fold, record by record, or a function of all of them at the end."""
+"""What a user's function says of itself by its annotations and arguments, and what it gives, as a list."""
 
 from __future__ import annotations
 
 import inspect
 import typing
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-from tables.aggregate import AggregateFunction
-
-
-def accumulator_type(function: AggregateFunction[Any, Any, Any]) -> Any:
-    """The accumulator's type: from ``AggregateFunction[I, A, O]``, else from annotations, else of an empty one."""
-    for cls in type(function).__mro__:
-        for base in getattr(cls, "__orig_bases__", ()):
-            if typing.get_origin(base) is AggregateFunction:
-                found = typing.get_args(base)[1]
-                if not isinstance(found, TypeVar):
-                    return found
-    returned = _annotations(function.create_accumulator).get("return")
-    return returned if returned is not None else type(function.create_accumulator())
+from typing import Any
 
 
 def value_type(function: Callable[..., Any]) -> Any:
