@@ -9,34 +9,32 @@ from typing import Any, Generic, TypeVar
 
 from models.errors import StateError
 from models.time import NO_TIME, Millis, millis
-from tables.sequence import Items, SequenceState
+from tables.sequence import SHORT, Items, SequenceState
 from tables.state import KeyedState
 from tables.ttl import Ttl
 
 T = TypeVar("T")
 
-_FEW = 12
-
-#: earlier than any span: forces a look at what is out of it
-_GONE: Millis = -(1 << 63)
+#: ``fresh`` of a short series that has changed: it is written anew, so nobody needs to know which elements are new
+_ANY: Any = ()
 
 
 class Series(Items[T], Generic[T]):
     """Elements by time, oldest first; equal times stand in the order of adding.
 
-    ``previous``: the element added before the newest added one (by adding, not by time), ``None`` without one.  It belongs to what
-    ``add`` returned: a series read back after a restart has none before its next ``add``.
+    ``times``: their event times in ms.  ``previous``: the element added before the newest added one (by adding, not by time), ``None``
+    without one.  It belongs to what ``add`` returned: a series read back after a restart has none before its next ``add``.
     """
 
-    __slots__ = ("floor", "latest", "newest", "oldest", "previous")
+    __slots__ = ("floor", "latest", "previous", "times")
 
     def __init__(self) -> None:
         super().__init__()
+        # A list of its own: times are looked for with every element, and a search that asks each element for its time takes five times as long.
+        self.times: list[Millis] = []
         self.previous: T | None = None
         #: the element added last
         self.latest: T | None = None
-        self.oldest: Millis = NO_TIME
-        self.newest: Millis = NO_TIME
         #: elements at or before this time are gone
         self.floor: Millis = NO_TIME
 
@@ -91,14 +89,14 @@ class TimeSeriesState(SequenceState[T]):
         if series is None:
             series = (self._thaw(key) if self._cold else None) or self._new(key)
         at = self.time(item)
-        if at >= series.newest:
-            if series:
+        times = series.times
+        if not times or at >= times[-1]:
+            if times:
                 low = at - self.keep_ms
-                if series.oldest <= low:
+                # One that came late and was out of the span already, here for its own turn only, is not after the floor.
+                if times[0] <= low or times[0] <= series.floor:
                     self._evict(series, low)
-            if not series:
-                series.oldest = at
-            series.newest = at
+            times.append(at)
             series.append(item)
         else:
             self._insert_late(series, item, at)
@@ -108,9 +106,9 @@ class TimeSeriesState(SequenceState[T]):
         series.latest = item
         fresh = series.fresh
         if fresh is None:
-            series.fresh = [item]
+            series.fresh = [item] if series.deltas or len(series) > SHORT else _ANY
             self._dirty[key] = series
-        else:
+        elif fresh is not _ANY:
             fresh.append(item)
         return series
 
@@ -124,38 +122,31 @@ class TimeSeriesState(SequenceState[T]):
         series = self.get()
         if series is None:
             return []
-        return series[bisect_right(series, after_ms, key=self.time) : bisect_right(series, until_ms, key=self.time)]
+        return series[bisect_right(series.times, after_ms) : bisect_right(series.times, until_ms)]
 
     def _evict(self, series: Series[T], low: Millis) -> None:
-        """Drop what is not later than ``low``; called when the oldest element is known to be among it."""
-        low = series.floor = max(series.floor, low)
-        time, size = self.time, len(series)
-        if size > _FEW:
-            gone = bisect_right(series, low, key=time)
-        else:  # looking from the front is cheaper than a bisection with a key function
-            gone = 1
-            while gone < size and time(series[gone]) <= low:
-                gone += 1
-        del series[:gone]
-        series.oldest = time(series[0]) if series else NO_TIME
+        """Drop what is not later than ``low``."""
+        if low < series.floor:
+            low = series.floor
+        else:
+            series.floor = low
+        gone = bisect_right(series.times, low)
+        del series[:gone], series.times[:gone]
 
     def _insert_late(self, series: Series[T], item: T, at: Millis) -> None:
-        low = series.newest - self.keep_ms
-        if series.oldest <= low:
+        times = series.times
+        low = times[-1] - self.keep_ms
+        if times[0] <= low or times[0] <= series.floor:
             self._evict(series, low)
-        series.insert(bisect_right(series, at, key=self.time), item)
-        self._set_oldest(series)
+        place = bisect_right(times, at)
+        times.insert(place, at)
+        series.insert(place, item)
 
     def _drop_oldest(self, series: Series[T], keep: T) -> None:
-        del series[1 if series[0] is keep else 0]
-        self._set_oldest(series)
+        place = 1 if series[0] is keep else 0
+        del series[place], series.times[place]
         if self.on_drop is not None:
             self.on_drop()
-
-    def _set_oldest(self, series: Series[T]) -> None:
-        oldest = self.time(series[0])
-        # Out of the span already and here for its own turn only: the next ``add`` has to look.
-        series.oldest = _GONE if oldest <= series.floor else oldest
 
     def _head(self, items: Series[T]) -> tuple[int, T | None]:
         return items.floor, items.latest
@@ -167,14 +158,11 @@ class TimeSeriesState(SequenceState[T]):
         floor, latest = runs[-1].head
         series.floor, series.latest = floor, latest
         series.sort(key=self.time)
-        newest = self.time(series[-1]) if series else floor
         del series[: bisect_right(series, floor, key=self.time)]
         if len(series) > self.keep_last:
             del series[: len(series) - self.keep_last]
         if latest is not None and (not series or self.time(latest) < self.time(series[0])):
             # The one added last came late: it is here for its own turn, at the cost of the oldest if there is no room.
             series[: 1 if len(series) == self.keep_last else 0] = [latest]
-        series.newest = newest
-        if series:
-            self._set_oldest(series)
+        series.times = list(map(self.time, series))
         return series

@@ -1,8 +1,7 @@
 """The history functions of rules, over one user's transactions in order of their timestamps.
 
 A window is (t - d, t]: ``d`` ms up to and including the transaction in hand, whose timestamp is ``t``.  Input comes out of
-order, so entries later than ``t`` exist; they are in no window.  ``end`` is the index after the last entry that is not
-later than ``t``; ``start`` is the index of a window's first entry.  Counting is O(log n), the others O(entries in window).
+order, so entries later than ``t`` exist; they are in no window.  Counting is O(log n), the others O(entries in window).
 
 Should the cap of the history have dropped even the transaction in hand, its window may be empty: 0 and 0.0 then.
 """
@@ -10,18 +9,13 @@ Should the cap of the history have dropped even the transaction in hand, its win
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import fsum, inf
-from operator import attrgetter
 from typing import Protocol, overload
 
 from models.history import HistoryEntry
 from models.time import Millis
-
-_timestamp = attrgetter("timestamp")
-#: Up to here walking from the newest entry is cheaper than a binary search.
-_SHORT = 8
 
 
 class History(Protocol):
@@ -30,30 +24,15 @@ class History(Protocol):
     #: the entry taken just before the one in hand, in order of arrival
     previous: HistoryEntry | None
 
+    @property
+    def times(self) -> Sequence[Millis]:
+        """The entries' timestamps."""
+
     def __len__(self) -> int: ...
     @overload
     def __getitem__(self, index: int, /) -> HistoryEntry: ...
     @overload
     def __getitem__(self, index: slice, /) -> list[HistoryEntry]: ...
-
-
-def end(history: History, t: Millis) -> int:
-    """Index after the last entry whose timestamp is at most ``t``."""
-    size = len(history)
-    if not size or history[size - 1].timestamp <= t:
-        return size
-    return bisect_right(history, t, key=_timestamp)
-
-
-def start(history: History, stop: int, after: Millis) -> int:
-    """Index of the first entry whose timestamp is greater than ``after``; at most ``stop``."""
-    if not stop or history[0].timestamp > after:
-        return 0
-    if stop <= _SHORT:
-        while history[stop - 1].timestamp > after:
-            stop -= 1
-        return stop
-    return bisect_right(history, after, 0, stop, key=_timestamp)
 
 
 def sum_amount(history: History, begin: int, stop: int) -> float:
@@ -109,8 +88,9 @@ WINDOW_FUNCTIONS: Mapping[str, Callable[[History, int, int], int | float]] = {
 
 def over_window(name: str, history: History, t: Millis, d_ms: Millis) -> int | float:
     """Value of the window function ``name`` over (t - d_ms, t]."""
-    stop = end(history, t)
-    return WINDOW_FUNCTIONS[name](history, start(history, stop, t - d_ms), stop)
+    times = history.times
+    stop = bisect_right(times, t)
+    return WINDOW_FUNCTIONS[name](history, bisect_right(times, t - d_ms, 0, stop), stop)
 
 
 def has_previous(history: History, t: Millis) -> bool:

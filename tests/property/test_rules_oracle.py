@@ -21,15 +21,10 @@ from agents.rules.compiler import RuleSet
 from models.history import HistoryEntry
 from models.rules import RiskLevel, Rule
 from models.transactions import Transaction
+from tests.support.past import Past
 
 NOW = 1_700_000_000_123
 KEYS = ("a", "b", "n", "when")
-
-
-class Past(list[HistoryEntry]):
-    """The duck type that rules know: a list with the entry taken before."""
-
-    previous: HistoryEntry | None = None
 
 
 # --- the oracle: CEL's evaluation, with history functions that look at every entry

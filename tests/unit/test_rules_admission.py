@@ -14,12 +14,9 @@ from models.errors import RuleRefused
 from models.history import HistoryEntry
 from models.rules import RiskLevel, Rule
 from models.transactions import Transaction
+from tests.support.past import Past
 
 NOW = 1_700_000_000_000
-
-
-class Past(list[HistoryEntry]):
-    previous: HistoryEntry | None = None
 
 
 def rule(when: str, **more: object) -> Rule:

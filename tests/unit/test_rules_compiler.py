@@ -14,12 +14,9 @@ from agents.rules.compiler import CHUNK_RULES, RuleSet, compiled, source_of
 from models.history import HistoryEntry
 from models.rules import Rule
 from models.transactions import Transaction
+from tests.support.past import Past
 
 NOW = 1_700_000_000_000
-
-
-class Past(list[HistoryEntry]):
-    previous: HistoryEntry | None = None
 
 
 def rule(rule_id: str, when: str, **more: object) -> AdmittedRule:

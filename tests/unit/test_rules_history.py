@@ -8,12 +8,9 @@ import pytest
 
 from agents.rules import history
 from models.history import HistoryEntry
+from tests.support.past import Past
 
 T = 1_700_000_000_000
-
-
-class Past(list[HistoryEntry]):
-    previous: HistoryEntry | None = None
 
 
 def past(*ages_ms: int) -> Past:

@@ -32,7 +32,14 @@ _METHODS: dict[type, tuple[str, ...]] = {
 _ATTRIBUTES: dict[type, tuple[str, ...]] = {
     Fetcher: ("_records", "_wait_consume_future", "_subscriptions", "_closed", "_fetch_max_wait_ms", "_fetch_task"),
     FetchResult: ("_topic_partition", "_partition_records"),
-    PartitionRecords: ("_records", "_check_crcs", "_isolation_level", "_aborted_producers", "next_fetch_offset"),
+    PartitionRecords: (
+        "_records",
+        "_check_crcs",
+        "_isolation_level",
+        "_aborted_producers",
+        "_records_iterator",
+        "next_fetch_offset",
+    ),
     GroupCoordinator: (
         "_pending_exception",
         "_rejoin_needed_fut",
@@ -126,4 +133,7 @@ def _unpack(result: FetchResult) -> Taken | None:
         source.next_fetch_offset = batch.next_offset
     result._update_position()
     result._partition_records = None
+    source._records_iterator = (
+        None  # a generator that holds its owner, which holds the megabyte that was fetched: a cycle
+    )
     return Taken(taken, source.next_fetch_offset, size)
