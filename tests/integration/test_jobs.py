@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.integration.test_fraud_job import Log
 from tests.support.waiting import until
@@ -70,15 +73,31 @@ def test_events_flow_whatever_becomes_of_redis_and_postgres(tmp_path: Path, own_
     assert {one["profile"]["name"] for one in found if one["event"]["user_id"] == "user1"} <= {"John Doe", "unknown"}
 
 
-def test_unordered_look_ups_lose_and_double_nothing_over_a_kill(tmp_path: Path, redis: Any) -> None:
+@pytest.mark.parametrize(
+    ("log_kind", "point"),
+    [("embedded", "before-write:3"), pytest.param("kafka", "kafka-after-send:3", marks=pytest.mark.slow)],
+)
+def test_unordered_look_ups_lose_and_double_nothing_over_a_kill(
+    log_kind: str, point: str, tmp_path: Path, redis: Any, request: pytest.FixtureRequest
+) -> None:
     worker = Worker(
-        tmp_path, FAMULUS_JOBS="enrichment", FAMULUS_REDIS_URL=redis.url, FAMULUS_ENRICHMENT_ORDER="unordered"
+        tmp_path,
+        broker=request.getfixturevalue("kafka_url") if log_kind == "kafka" else None,
+        command=[sys.executable, "-m", "tests.fault.failing_worker"],
+        FAMULUS_JOBS="enrichment",
+        FAMULUS_REDIS_URL=redis.url,
+        FAMULUS_ENRICHMENT_ORDER="unordered",
+        FAILPOINT=point,
     )
     log = Log(worker.broker)
     log.append("user-events", events(0, 3_000, users=1_000))
     with worker:
-        until(lambda: len(enriched(log)) > 100, within=30, what="some events are through", every=0.01)
+        until(lambda: not worker.running, within=60, what="it was killed with answers in hand")
         worker.kill()
+        assert worker.process is not None
+        assert worker.process.returncode == -9
+        assert len(enriched(log)) < 3_000
+        del worker.env["FAILPOINT"]
         log.append("user-events", events(3_000, 500, users=1_000))
         worker.start()
         until(lambda: len(enriched(log)) >= 3_500, within=30, what="all events are through")
