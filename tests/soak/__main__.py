@@ -72,7 +72,10 @@ def one_program(name: str, chosen: argparse.Namespace) -> bool:
     env = {"FAMULUS_STORE": f"{chosen.store}://"}
     with tempfile.TemporaryDirectory(prefix=f"famulus-soak-{name}-", dir=chosen.folder) as folder:
         with contextlib.ExitStack() as stack:
-            fleets = [stack.enter_context(fleet(Path(folder, log), log, chosen.workers, env)) for log in chosen.logs]
+            fleets = [
+                stack.enter_context(fleet(Path(folder, log), log, chosen.workers, env, hasty=chosen.hasty))
+                for log in chosen.logs
+            ]
             try:
                 flat = PROGRAMS[name](chosen, fleets)
             except (
@@ -100,6 +103,11 @@ def main() -> int:
         "--workers", type=int, default=2, help="on each log; on the embedded one all but the first are spares"
     )
     parser.add_argument("--store", choices=("memory", "rocksdb"), default="memory")
+    parser.add_argument(
+        "--hasty",
+        action="store_true",
+        help="a Kafka that forgets within seconds what it otherwise forgets within a week",
+    )
     parser.add_argument("--rate", type=float, default=500, help="transactions a second, as traffic")
     parser.add_argument("--every", type=float, default=10, help="seconds between two looks")
     parser.add_argument("--seed", type=int, default=1)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.fault.topics import APP
+from tests.soak.hasty_worker import FORGETFUL
 from tests.soak.samples import Sample, sample
 from tests.support.kafka import KafkaBroker
 from tests.support.waiting import until
@@ -36,13 +38,16 @@ class Member:
 class Fleet:
     """Workers of one application; on the embedded log all but the first are hot spares."""
 
-    def __init__(self, folder: Path, log: str, broker: str, count: int, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, log: str, broker: str, count: int, env: Mapping[str, str], *, hasty: bool = False
+    ) -> None:
         self.log = log
+        command = [sys.executable, "-m", "tests.soak.hasty_worker"] if hasty else None
         self.folder = folder
         self.broker = broker
         self.members = [
             Member(
-                Worker(folder / f"worker{number}", broker=broker, command=None, FAMULUS_APP_ID=APP, **env),
+                Worker(folder / f"worker{number}", broker=broker, command=command, FAMULUS_APP_ID=APP, **env),
                 name=f"{log} {number + 1}",
                 spare=log == "embedded" and number > 0,
             )
@@ -84,11 +89,17 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def fleet(folder: Path, log: str, count: int, env: Mapping[str, str], *, broker: str | None = None) -> Iterator[Fleet]:
-    """Workers that are still to be started, on a log of their own unless ``broker`` names one; whatever runs at the end is killed."""
+def fleet(
+    folder: Path, log: str, count: int, env: Mapping[str, str], *, broker: str | None = None, hasty: bool = False
+) -> Iterator[Fleet]:
+    """Workers that are still to be started, on a log of their own unless ``broker`` names one; whatever runs at the end is killed.
+
+    ``hasty``: a broker for which a week passes in seconds, and workers that know it.
+    """
     with contextlib.ExitStack() as stack:
         if broker is None and log == "kafka":
-            broker = stack.enter_context(KafkaBroker(folder / "kafka")).url
-        made = Fleet(folder, log, broker or f"embedded://{folder}/log", count, env)
+            started = KafkaBroker(folder / "kafka", extra=FORGETFUL if hasty else {})
+            broker = stack.enter_context(started).url
+        made = Fleet(folder, log, broker or f"embedded://{folder}/log", count, env, hasty=hasty)
         stack.callback(made.kill)
         yield made

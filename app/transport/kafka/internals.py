@@ -26,7 +26,7 @@ _METHODS: dict[type, tuple[str, ...]] = {
     FetchResult: ("check_assignment", "has_more", "_update_position"),
     PartitionRecords: ("_consume_aborted_up_to", "_contains_abort_marker"),
     GroupCoordinator: ("_do_heartbeat", "_on_join_complete", "check_errors"),
-    Sender: ("_do_add_partitions_to_txn", "_find_coordinator"),
+    Sender: ("_do_add_partitions_to_txn", "_do_add_offsets_to_txn", "_find_coordinator"),
     AddPartitionsToTxnHandler: ("handle_response", "do"),
 }
 _ATTRIBUTES: dict[type, tuple[str, ...]] = {

@@ -133,6 +133,17 @@ async def start(producer: aiokafka.AIOKafkaProducer) -> None:
         raise
 
 
+async def touch(producer: aiokafka.AIOKafkaProducer, group: str) -> None:
+    """Commit a transaction with nothing in it.  It is noted among the group's offsets and in no topic of ours.
+
+    Raises an error of aiokafka; waits while the broker is away.
+    """
+    await producer.begin_transaction()
+    while not await producer._sender._do_add_offsets_to_txn(group):
+        pass  # it has waited before it said no
+    await producer.commit_transaction()
+
+
 def silence(producer: aiokafka.AIOKafkaProducer) -> None:
     """Have asyncio not report, one by one, the batches that failed together with the first one."""
     accumulator, transaction = producer._message_accumulator, producer._txn_manager._transaction_waiter

@@ -20,6 +20,7 @@ from app.transport.kafka import internals, produce
 from app.transport.kafka.client import KafkaClient
 from app.transport.kafka.connection import Connection
 from app.transport.kafka.failures import translated
+from app.transport.kafka.keeping import IdKeeper
 from models.errors import LogUnavailable, UnknownTopic
 from tables.log import TopicPartition
 
@@ -48,6 +49,7 @@ class KafkaPartSink:
         self._client: KafkaClient | None = None
         self._counts: dict[str, int] = {}
         self._opening = asyncio.Lock()
+        self._keeper = IdKeeper(app_id)
         self._producers: dict[tuple[str, TopicPartition], aiokafka.AIOKafkaProducer] = {}
         #: At least once: one producer for the plain batches of all partitions, so that a request carries those of many.
         self._plain: aiokafka.AIOKafkaProducer | None = None
@@ -70,6 +72,7 @@ class KafkaPartSink:
             await produce.start(producer)
             before = self._producers.pop((uid, source), None)
             self._producers[uid, source] = producer
+            await self._keeper.add((uid, source), producer)
             if before is not None:
                 await produce.stop(before)
 
@@ -88,6 +91,7 @@ class KafkaPartSink:
     async def close(self, uid: str, source: TopicPartition) -> None:
         producer = self._producers.pop((uid, source), None)
         self._offsets.pop(source, None)
+        await self._keeper.remove((uid, source))
         retired, self._retired = self._retired, []
         for one in filter(None, [producer, *retired]):
             await produce.stop(one)
@@ -125,7 +129,8 @@ class KafkaPartSink:
         write = self._write_once if self._exactly_once else self._write_plain
         with translated(f"writing {part.uid} partition {part.source.partition}"):
             try:
-                return await write(producer, part)
+                async with self._keeper.use((part.uid, part.source)):
+                    return await write(producer, part)
             except BaseException:
                 # Whatever happened, memory is ahead of the log now: this producer must not write another part.
                 del self._producers[part.uid, part.source]
