@@ -11,7 +11,7 @@ FORGETFUL = {
     "transaction.remove.expired.transaction.cleanup.interval.ms": "1000",
     "producer.id.expiration.ms": "10000",
     "producer.id.expiration.check.interval.ms": "1000",
-    "connections.max.idle.ms": "10000",
+    "connections.max.idle.ms": "7000",
     "offsets.retention.minutes": "1",
     "offsets.retention.check.interval.ms": "5000",
 }

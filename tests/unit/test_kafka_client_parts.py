@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import monotonic
+from types import SimpleNamespace
 
 import aiokafka
 import pytest
@@ -14,6 +15,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 
 from app.transport.kafka import internals, membership, quiet
 from app.transport.kafka.failures import in_our_words, translated
+from app.transport.kafka.metadata import partition_counts
 from models.errors import Fenced, LogError, LogUnavailable, RecordTooLarge, UnknownTopic
 
 
@@ -113,3 +115,25 @@ async def test_a_lease_lasts_a_session_from_the_heartbeat_that_was_confirmed(mon
     coordinator._rejoin_needed_fut.set_result(None)  # a rebalance: the answer says nothing about our partitions
     await coordinator._do_heartbeat()
     assert coordinator.lease_end == ended
+
+
+class IdleConnections:
+    """A client whose broker closes so many connections before it answers."""
+
+    def __init__(self, closed: int) -> None:
+        self.closed = closed
+
+    def get_random_node(self) -> int:
+        return 1
+
+    async def send(self, node: int, request: object) -> SimpleNamespace:
+        if self.closed:
+            self.closed -= 1
+            raise kafka.KafkaConnectionError("Connection at 127.0.0.1:9092 closed")
+        return SimpleNamespace(topics=[(0, "t", False, [object(), object()])])
+
+
+async def test_topics_are_asked_for_once_more_when_the_broker_closed_an_idle_connection() -> None:
+    assert await partition_counts(IdleConnections(1)) == {"t": 2}
+    with pytest.raises(kafka.KafkaConnectionError):
+        await partition_counts(IdleConnections(2))

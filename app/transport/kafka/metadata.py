@@ -53,5 +53,10 @@ async def _ask(client: Any, names: list[str] | None) -> list[tuple[int, str, boo
     node = client.get_random_node()
     if node is None:
         raise LogUnavailable("no broker of the cluster is known; is it starting?")
-    answer = await client.send(node, MetadataRequest(names, allow_auto_topic_creation=False))
+    request = MetadataRequest(names, allow_auto_topic_creation=False)
+    try:
+        answer = await client.send(node, request)
+    except kafka.KafkaConnectionError:
+        # A broker closes a connection that was idle for minutes, perhaps while we ask.  Once more, on a new one.
+        answer = await client.send(node, request)
     return [(topic[0], topic[1], topic[2], topic[3]) for topic in answer.topics]
