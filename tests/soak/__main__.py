@@ -69,7 +69,7 @@ PROGRAMS: dict[str, Callable[[argparse.Namespace, list[Fleet]], bool]] = {"idle"
 
 
 def one_program(name: str, chosen: argparse.Namespace) -> bool:
-    env = {"FAMULUS_STORE": f"{chosen.store}://"}
+    env = {"FAMULUS_STORE": f"{chosen.store}://", "FAMULUS_PROCESSING_GUARANTEE": chosen.guarantee}
     with tempfile.TemporaryDirectory(prefix=f"famulus-soak-{name}-", dir=chosen.folder) as folder:
         with contextlib.ExitStack() as stack:
             fleets = [
@@ -103,6 +103,7 @@ def main() -> int:
         "--workers", type=int, default=2, help="on each log; on the embedded one all but the first are spares"
     )
     parser.add_argument("--store", choices=("memory", "rocksdb"), default="memory")
+    parser.add_argument("--guarantee", choices=("exactly_once", "at_least_once"), default="exactly_once")
     parser.add_argument(
         "--hasty",
         action="store_true",
