@@ -18,7 +18,7 @@ from agents.operator.spec import OperatorSpec
 from agents.operator.timers import FAR
 from agents.transport import Batch, Headers, SealedPart
 from agents.virtual_time import VirtualLoop
-from models.errors import FamulusError, StateError
+from models.errors import StateError
 from models.partitioning import partition_of
 from models.time import ManualClock, Millis, millis
 from models.topics import DEFAULT_PARTITIONS, spec_of
@@ -219,8 +219,8 @@ class JobHarness:
         totals: dict[tuple[str, str], int] = {}
         for lane in self._lanes:
             if lane.spec.uid == operator:
-                for opened in lane.partitions.values():
-                    for name, counter in opened.task.metrics.counters.items():
+                for metrics in lane.function_metrics():
+                    for name, counter in metrics.counters.items():
                         totals[name] = totals.get(name, 0) + counter.value
         return totals
 
@@ -290,14 +290,8 @@ class JobHarness:
                 position = self._positions.get((lane.spec.uid, tp), 0)
                 for record in self._log.records.get(tp, [])[position:]:
                     moved = True
-                    try:
-                        lane.broadcasts.process(
-                            (record.key or b"").decode(errors="replace"), record.value, record, topic
-                        )
-                    except FamulusError:
-                        continue  # the operator that owns the topic writes the dead letter
-                    finally:
-                        self._positions[lane.spec.uid, tp] = record.offset + 1
+                    lane.broadcasts.take(record, topic)  # what is refused is counted
+                    self._positions[lane.spec.uid, tp] = record.offset + 1
         return moved
 
     async def _pump(self) -> None:

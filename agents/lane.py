@@ -152,7 +152,7 @@ class Lane:
         if isinstance(function, AsyncFunction):
             self._calls = AsyncCalls(function)
         elif isinstance(function, KeyedBroadcastProcessFunction):
-            self.broadcasts = Broadcasts(function)
+            self.broadcasts = Broadcasts(function, spec.broadcast_decode)
 
     @property
     def sink(self) -> PartSink:
@@ -563,9 +563,11 @@ class Lane:
     # -- what the outside may ask
 
     def function_metrics(self) -> Iterator[OperatorMetrics]:
-        """Metrics of the function: those of each partition, and of an async function its own, if it keeps any as ``metrics``."""
+        """Metrics of the function: those of each partition and of the broadcast side, and of an async function those that it keeps."""
         for opened in self.partitions.values():
             yield opened.task.metrics
+        if self.broadcasts is not None:
+            yield self.broadcasts.metrics
         own = getattr(self._calls.function, "metrics", None) if self._calls is not None else None
         if isinstance(own, OperatorMetrics):
             yield own

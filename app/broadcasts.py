@@ -68,18 +68,15 @@ class BroadcastReader(Service):
             await reader.stop()
 
     def _give(self, record: Any) -> None:
-        try:
-            key = (record.key or b"").decode()
-        except UnicodeDecodeError:  # refused by the operator that owns the topic, too
-            self.refused += 1
-            log.info("%s@%d is refused: its key is not UTF-8", self.topic, record.offset)
-            return
         for lane in self.lanes:
             if lane.broadcasts is None:
                 continue
-            try:
-                lane.broadcasts.process(key, record.value, record, self.topic)
-            except FamulusError as exc:
-                # The operator that owns the topic writes the dead letter; here the running set just stays as it is.
-                self.refused += 1
-                log.info("%s@%d is refused: %s", self.topic, record.offset, str(exc).partition("\n")[0])
+            reason = lane.broadcasts.take(record, self.topic)
+            if reason is None:
+                continue
+            self.refused += 1
+            # A dead letter is for the operator that owns the topic to write: here all workers would write one.
+            if isinstance(reason, FamulusError):
+                log.info("%s@%d is refused: %s", self.topic, record.offset, str(reason).partition("\n")[0])
+            else:
+                log.error("%s@%d: operator %s failed", self.topic, record.offset, lane.spec.uid, exc_info=reason)

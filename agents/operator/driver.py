@@ -28,7 +28,7 @@ from agents.operator.process import (
     KeyedCoProcessFunction,
     KeyedProcessFunction,
 )
-from agents.operator.spec import Source, bad_record, refuse_drift, refuse_key
+from agents.operator.spec import Decode, Source, bad_record, refuse_drift, refuse_key
 from agents.operator.timers import FAR, TimeDomain, TimerQueue, Timers
 from models.errors import BadRecord, StateError
 from models.time import Millis
@@ -62,11 +62,16 @@ class TimerError(NamedTuple):
 
 
 class Broadcasts:
-    """The broadcast side of an operator: one function instance per worker, whose broadcast states all partitions read."""
+    """The broadcast side of an operator: one function instance per worker, whose broadcast states all partitions read.
 
-    def __init__(self, function: KeyedProcessFunction[Any, Any]) -> None:
+    ``decode`` turns a record's value into an element; without it elements are the bytes themselves.
+    """
+
+    def __init__(self, function: KeyedProcessFunction[Any, Any], decode: Decode | None = None) -> None:
         self._context = Context(operator=type(function).__name__)
         self.metrics = self._context.metrics
+        self._decode = decode
+        self._refused = self.metrics.counter("broadcast_refused")
         self._function = function
         self.states: dict[str, BroadcastState[Any, Any]] = {}
         for name, (attribute, declared) in declared_broadcasts(function).items():
@@ -78,6 +83,27 @@ class Broadcasts:
     @property
     def function(self) -> KeyedProcessFunction[Any, Any]:
         return self._function
+
+    def take(self, record: Record, topic: str) -> Exception | None:
+        """Give a record of the broadcast topic to the function.  The reason if that failed: every worker sees the same, and goes on."""
+        value = record.value
+        try:
+            key = (record.key or b"").decode()
+        except UnicodeDecodeError:
+            return self._refuse(BadRecord("the record's key is not UTF-8"))
+        try:
+            element = value if self._decode is None or value is None else self._decode(value)
+        except BAD_VALUE as exc:
+            return self._refuse(bad_record(exc, record))
+        try:
+            self.process(key, element, record, topic)
+        except Exception as exc:
+            return self._refuse(exc)
+        return None
+
+    def _refuse(self, reason: Exception) -> Exception:
+        self._refused.inc()
+        return reason
 
     def process(self, key: str, element: Any, record: Record | None = None, topic: str = "") -> None:
         """Give one broadcast element to the function."""

@@ -169,5 +169,9 @@ class KeyedBroadcastProcessFunction(KeyedProcessFunction[I, O], Generic[I, B, O]
     """A keyed input and a broadcast input that every worker sees whole."""
 
     def process_broadcast_element(self, element: B, ctx: Context) -> None:
-        """Handle one record of the broadcast input; ``ctx.key`` is its key.  Broadcast state is writable here only."""
+        """Handle one record of the broadcast input; ``ctx.key`` is its key, ``element`` ``None`` where it has no value.
+
+        Broadcast state is writable here only.  Every worker sees all records, each partition's in order, so what this does must follow
+        from them alone.  An exception is logged and counted (``broadcast_refused``), and the next record follows.
+        """
         raise NotImplementedError

@@ -52,7 +52,8 @@ class OperatorSpec:
 
     ``uid`` names its state for ever (changelog topic ``APP-UID-changelog``, queries, savepoints): never change it.  ``function`` makes a
     fresh instance per partition (of an ``AsyncFunction``: per worker).  ``source2`` is the second input of a ``KeyedCoProcessFunction``.
-    ``broadcast`` is the topic that every worker reads whole.  ``side_outputs`` maps tags to topics; late records have one anyway.
+    ``broadcast`` is the topic that every worker reads whole, ``broadcast_decode`` what makes an element of a value (without it the function gets
+    the bytes; a record without a value is ``None`` either way).  ``side_outputs`` maps tags to topics; late records have one anyway.
     """
 
     uid: str
@@ -63,6 +64,7 @@ class OperatorSpec:
     source2: Source | None = None
     output: str | None = None
     broadcast: str | None = None
+    broadcast_decode: Decode | None = None
     side_outputs: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -125,7 +125,7 @@ class Limit(msgspec.Struct):
     active: bool = True
 
 
-class FraudDetectionFunction(KeyedBroadcastProcessFunction[Payment, Limit, str]):
+class FraudDetectionFunction(KeyedBroadcastProcessFunction[Payment, Limit | None, str]):
     rules = BroadcastState(str, Limit)
 
     def process_element(self, event: Payment, ctx: Context) -> Iterator[str]:
@@ -133,8 +133,8 @@ class FraudDetectionFunction(KeyedBroadcastProcessFunction[Payment, Limit, str])
             if event.amount > rule.amount:
                 yield f"{ctx.key}: {rule.description}"
 
-    def process_broadcast_element(self, element: Limit, ctx: Context) -> None:
-        if element.active:
+    def process_broadcast_element(self, element: Limit | None, ctx: Context) -> None:
+        if element is not None and element.active:
             self.rules.put(ctx.key, element)
         else:
             self.rules.remove(ctx.key)
