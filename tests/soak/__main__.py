@@ -16,9 +16,11 @@ from models.errors import FamulusError
 from tests.fault.report import HEADER
 from tests.soak import idle, traffic
 from tests.soak.fleet import LOGS, Fleet, fleet
-from tests.soak.verdict import Flatness
+from tests.soak.verdict import Flatness, Limits
 from tests.support.kafka import NoKafka
 
+#: A connection that is closed every few seconds leaves garbage, which is collected now and then.
+HASTY = Limits(memory_mb=10, cpu=0.1, cpu_rise=0.02)
 COLUMNS = "worker       minutes   memory MB start/end     KB/hour   CPU % start/end   handles start/end   verdict"
 
 
@@ -31,7 +33,8 @@ def row(name: str, minutes: float, found: Flatness) -> str:
 
 
 def soak_idle(chosen: argparse.Namespace, fleets: list[Fleet]) -> bool:
-    plan = idle.Plan(seconds=chosen.minutes * 60, every=chosen.every, seed=chosen.seed)
+    limits = HASTY if chosen.hasty else Limits()
+    plan = idle.Plan(seconds=chosen.minutes * 60, every=chosen.every, seed=chosen.seed, limits=limits)
     outcomes = asyncio.run(idle.run(fleets, plan, _say))
     print(COLUMNS)
     for outcome in outcomes:
