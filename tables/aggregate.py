@@ -47,6 +47,8 @@ def accumulator_type(function: AggregateFunction[Any, Any, Any]) -> Any:
     It is the ``A`` of ``AggregateFunction[I, A, R]``, else what ``create_accumulator`` is annotated to return, else the type of an empty one.
     Raises :class:`models.errors.StateError` where that is a collection of nobody knows what.
     """
+    if not isinstance(function, AggregateFunction):
+        raise StateError(f"{function!r} is no AggregateFunction: give an instance of one, for instance Sum()")
     for found in (_argument(type(function)), _returned(function.create_accumulator)):
         if found is not None and found is not Any and not isinstance(found, TypeVar):
             return found

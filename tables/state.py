@@ -56,6 +56,8 @@ class KeyedState:
     def __init__(self, *, name: str | None = None, ttl: Ttl | None = None) -> None:
         if name is not None:
             self.name = _checked(name)
+        if ttl is not None and not isinstance(ttl, Ttl):
+            raise StateError(f"ttl={ttl!r}: a time to live is a Ttl, for instance ttl=Ttl(timedelta(hours=2))")
         self.ttl = ttl
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -145,7 +147,10 @@ class KeyedState:
     def __getattr__(self, attribute: str) -> Any:
         # Reached only for attributes that ``bind`` has not set: the declaration itself is being used.
         if attribute.startswith("_") and not attribute.startswith("__"):
-            raise StateError(f"state {self.name or '?'!r} is used before its operator is open")
+            raise StateError(
+                f"state {self.name or '?'!r} is used before its operator is open; declare it in the body of the operator's class, "
+                "and use it from open() on"
+            )
         raise AttributeError(attribute)
 
 

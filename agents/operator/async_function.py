@@ -95,6 +95,9 @@ class AsyncFunction(Generic[I, O]):
     ``None`` waits for ever.  A record counts as processed once its results are durable, so a crash loses none and doubles none.
     """
 
+    #: of a function that does not call ``super().__init__``
+    options = AsyncOptions()
+
     def __init__(
         self,
         *,

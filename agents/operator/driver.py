@@ -16,6 +16,7 @@ see stands at its time.  So what a timer finds does not depend on how large the 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -50,6 +51,20 @@ BAD_VALUE = (ValueError, RecursionError, TypeError, BadRecord)
 _STRIDE = 512
 #: Keys that a state with a time to live may look at between two batches, about 1 us each.
 _SWEEP_KEYS = 2000
+
+
+def _check(function: Any) -> None:
+    """Say of what cannot be driven what it is instead."""
+    name = type(function).__name__
+    if not isinstance(function, KeyedProcessFunction):
+        raise StateError(
+            f"{name} is not a KeyedProcessFunction; of windows, aggregate(), reduce() and process() make one, as TumblingWindow(...).aggregate(Sum())"
+        )
+    for method in ("process_element", "process_element1", "process_element2", "on_timer"):
+        if inspect.iscoroutinefunction(given := getattr(function, method, None)) or inspect.isasyncgenfunction(given):
+            raise StateError(
+                f"{name}.{method} is async, and functions with state do not wait: derive from AsyncFunction"
+            )
 
 
 class TimerError(NamedTuple):
@@ -146,6 +161,7 @@ class OperatorTask:
         stopwatch: Callable[[], float] | None = None,
         slice_seconds: float = 0.02,
     ) -> None:
+        _check(function)
         self.function = function
         self.source = source
         self.store = store

@@ -14,7 +14,7 @@ import enum
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 
-from models.errors import StateError
+from models.errors import BadRecord, StateError
 from models.time import Millis
 from tables.changelog import Row, part_suffix, row_prefix
 from tables.state import KeyContext
@@ -201,9 +201,10 @@ class TimerQueue:
         self.due = heap[0] if heap else FAR
 
     def _check(self, timestamp_ms: Millis) -> None:
-        if not -FAR < timestamp_ms < FAR:
-            raise StateError(
-                f"timer at {timestamp_ms} for the key {self._context.key!r}: a time is milliseconds since 1970"
+        # Times come from records: a bad one must cost its record, and not the worker when the row is encoded.
+        if type(timestamp_ms) is not int or not -FAR < timestamp_ms < FAR:
+            raise BadRecord(
+                f"a timer at {str(timestamp_ms)[:50]} ({type(timestamp_ms).__name__}): a time is a whole number of milliseconds since 1970"
             )
 
 
@@ -211,8 +212,8 @@ class Timers:
     """What a function may do about timers: those of the current key, in both domains.
 
     ``register_event_time(ms)``, ``delete_event_time(ms)``, ``register_processing_time(ms)``, ``delete_processing_time(ms)``: times are ms since
-    1970.  A timer set twice fires once; deleting one that is not there does nothing.  They raise :class:`models.errors.StateError` for what
-    cannot be a time, and in a function without ``on_timer``.
+    1970.  A timer set twice fires once; deleting one that is not there does nothing.  Registering raises :class:`models.errors.BadRecord` for
+    what cannot be a time (a ``float``, say), and all raise :class:`models.errors.StateError` in a function without ``on_timer``.
     """
 
     __slots__ = (

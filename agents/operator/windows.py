@@ -53,12 +53,13 @@ class WindowAssigner:
 
     def aggregate(self, function: AggregateFunction[Any, Any, Any], *, into: Into | None = None) -> WindowOperator:
         """Fold each window's records.  Emits the function's results, or what ``into(key, window, result)`` makes of them."""
+        accumulator = accumulator_type(function)
         if self.merging and type(function).merge is AggregateFunction.merge:
             raise StateError(
                 f"{type(self).__name__} merges windows: {type(function).__name__} needs merge(first, second)"
             )
         return self._folding(
-            accumulator_type(function),
+            accumulator,
             lambda event: function.add(event, function.create_accumulator()),
             lambda accumulator, event: function.add(event, accumulator),
             function.merge,
