@@ -168,3 +168,15 @@ def test_expiry_and_renewal_by_reading_are_no_changes_in_place() -> None:
         h.process(Event("u", step, "well" if step % 7 == 0 else "read"))
         h.advance_processing_time(timedelta(milliseconds=9 if step % 20 else 150))
     assert h.next_offset == 60
+
+
+class Mistyped(KeyedProcessFunction[Event, None]):
+    number = ValueState(int)
+
+    def process_element(self, event: Event, ctx: Context) -> None:
+        self.number.update(event.do)  # type: ignore[arg-type]
+
+
+def test_a_value_that_does_not_come_back_as_its_type_is_found_by_the_call_that_stored_it() -> None:
+    with pytest.raises(StateError, match="state 'number' of key 'u' does not fit its declared type"):
+        harness(Mistyped()).process(Event("u", 1, "text"))
