@@ -8,7 +8,6 @@ import pytest
 
 from tests.fault.jobs import run
 
-
 pytestmark = pytest.mark.slow
 
 
