@@ -39,20 +39,21 @@ IN_FLIGHT = 50
 
 
 def events(count: int) -> list[UserEvent]:
-    """A thousand a second of event time, over all keys."""
+    """Twenty-five a second of event time, over all keys; a user has another session id each hour, which is nine events of theirs."""
     chance = random.Random(1)
     kinds = ("PAGE_VIEW", "PAGE_VIEW", "PAGE_VIEW", "CLICK", "PURCHASE", "LOGIN")
-    return [
-        UserEvent(
-            event_id=f"e{n}",
-            user_id=f"user{chance.randrange(KEYS)}",
+
+    def event(number: int, user: int) -> UserEvent:
+        return UserEvent(
+            event_id=f"e{number}",
+            user_id=f"user{user}",
             event_type=chance.choice(kinds),
             page=f"/p{chance.randrange(20)}",
-            session_id=f"s{chance.randrange(KEYS)}",
-            timestamp=START_MS + n * 40,
+            session_id=f"s{user}-{number // 90_000}",
+            timestamp=START_MS + number * 40,
         )
-        for n in range(count)
-    ]
+
+    return [event(number, chance.randrange(KEYS)) for number in range(count)]
 
 
 def records(values: Sequence[Any], key: Callable[[Any], str]) -> list[HarnessRecord]:

@@ -212,7 +212,7 @@ def test_a_state_restarted_between_every_two_steps_equals_its_model(kind: str, s
     bed = Bed(declare, stores(store))
     model: Model = {}
     now = START
-    for number in range(250 if store == "memory" else 80):  # opening a database takes its time
+    for number in range(250 if store == "memory" else 40):  # opening a database takes its time
         now += rng.randrange(400)
         bed.at(now)
         key = rng.choice(KEYS)
@@ -232,7 +232,7 @@ def test_steps_of_one_batch_become_durable_together_or_not_at_all(kind: str, sto
     bed = Bed(declare, stores(store))
     model: Model = {}
     now = START
-    for _ in range(60):
+    for _ in range(60 if store == "memory" else 25):
         before = msgspec.msgpack.decode(msgspec.msgpack.encode(seen(bed)))
         trial = copied(model)
         for _ in range(rng.randrange(1, 25)):

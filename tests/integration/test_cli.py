@@ -459,8 +459,13 @@ def test_the_doctor_names_a_wrong_partition_count(cli: Cli) -> None:
     cli("produce", "user-transactions")
     ended = cli("doctor", "--json")
     assert ended.code == 1
-    found = checks(ended)["topic famulus-fraud-changelog"]
-    assert (found["verdict"], found["finding"]) == ("fail", "has 3 partitions and its source user-transactions has 4")
+    found = [
+        (check["verdict"], check["finding"])
+        for check in ended.json["checks"]
+        if check["name"] == "topic famulus-fraud-changelog"
+    ]
+    # Made by hand it is not compacted either, which is a finding of its own.
+    assert ("fail", "has 3 partitions and its source user-transactions has 4") in found
 
 
 def test_the_doctor_names_services_that_do_not_answer_and_no_password(
