@@ -105,7 +105,7 @@ def install(point: str, times: int, number: signal.Signals = signal.SIGKILL) -> 
     if point.startswith("kafka-"):
         _on_the_way_to_kafka(point, passed)
         return
-    from agents.lane import Lane
+    from agents.lane import Lane, LanePartition
     from agents.operator.driver import OperatorTask
     from app.transport.batches import LaneConsumerMixin
     from tables.rocksdb import RocksStore
@@ -118,9 +118,9 @@ def install(point: str, times: int, number: signal.Signals = signal.SIGKILL) -> 
         case "after-state-write":
             _after(OperatorTask, "run", passed)
         case "before-cut":
-            _before(Lane, "_cut", passed)
+            _before(LanePartition, "cut", passed)
         case "after-cut":
-            _after(Lane, "_cut", passed)
+            _after(LanePartition, "cut", passed)
         case "before-write" | "after-write":
             _around_write(Lane, passed, first=point == "before-write")
         case "after-fence":

@@ -16,5 +16,5 @@ def test_kills_lose_nothing_double_nothing_and_leave_the_state_exact(
 ) -> None:
     report = run(tmp_path, Plan(seed=seed, kills=kills, count=50_000, rate=600, store=store, patience=4))
     assert report.kills == kills
-    assert report.expected > 500
+    assert report.expected > 100
     assert report.exact, report.row()

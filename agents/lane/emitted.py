@@ -1,0 +1,120 @@
+"""What an operator emitted on one partition since the last cut: outputs, side outputs and dead letters, by where they go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from agents.async_io import AsyncTask
+from agents.lane.options import LaneOptions, Totals
+from agents.operator.driver import OperatorTask, TimerError
+from agents.operator.spec import OperatorSpec
+from agents.transport import Output, PartSink
+from models.deadletter import NO_OFFSET, TIMER_DOMAIN, TIMER_TIME, attempt_of, dead_letter_headers
+from models.errors import StateError
+from models.partitioning import partition_of
+from models.topics import dlq_topic
+from tables.log import Record, TopicPartition
+
+log = logging.getLogger(__name__)
+
+
+class Routing:
+    """Where an operator's outputs go, the same for all partitions of it."""
+
+    def __init__(self, spec: OperatorSpec, options: LaneOptions, sink: Callable[[], PartSink], totals: Totals) -> None:
+        self.spec = spec
+        self.options = options
+        self.sink = sink
+        self.totals = totals
+        self._side_topics = dict(spec.side_outputs)
+
+    def side_topic(self, tag: str) -> str:
+        try:
+            return self._side_topics[tag]
+        except KeyError:
+            raise StateError(
+                f"operator {self.spec.uid!r} emits to the side output {tag!r}, which has no topic: "
+                "add it to the operator's side_outputs"
+            ) from None
+
+
+class Emitted:
+    """Outputs of one part.  ``records`` counts the source's records (or answered calls) that they come from."""
+
+    def __init__(self, routing: Routing, source: TopicPartition) -> None:
+        self.outputs: dict[TopicPartition, list[Output]] = {}
+        self.records = 0
+        self._to = routing
+        self._source = source
+
+    def take(self, task: OperatorTask | AsyncTask, topic: str) -> None:
+        """Take over what the task emitted; records that it refused are of ``topic``."""
+        to = self._to
+        if task.outputs:
+            if to.spec.output is not None:
+                self._add(to.spec.output, [(key, value, None) for key, value in task.outputs])
+                to.totals.emitted += len(task.outputs)
+            task.outputs.clear()
+        if task.sides:
+            for tag, key, value in task.sides:
+                self._add(to.side_topic(tag), [(key.encode(), task._encode(value), None)])
+            task.sides.clear()
+        if task.refused:
+            tp = TopicPartition(topic, self._source.partition)
+            for record, reason in task.refused:
+                self._dead_letter(tp, record, reason)
+            task.refused.clear()
+        if isinstance(task, OperatorTask) and task.timer_errors:
+            self._dead_timers(task.timer_errors)
+            task.timer_errors.clear()
+
+    def _add(self, topic: str, records: list[Output]) -> None:
+        sink = self._to.sink()
+        count = sink.partitions(topic)
+        if count == sink.partitions(self._source.topic):
+            # The key is the source's key, so its partition is the source's partition.
+            self.outputs.setdefault(TopicPartition(topic, self._source.partition), []).extend(records)
+            return
+        for output in records:
+            target = TopicPartition(topic, partition_of(output[0] or b"", count))
+            self.outputs.setdefault(target, []).append(output)
+
+    def _dead_letter(self, tp: TopicPartition, record: Record, reason: BaseException) -> None:
+        topic, partition = tp
+        headers = self._headers(tp, record.offset, reason, attempt_of(record.headers) + 1)
+        target = self._bury(tp, (record.key, record.value, headers))
+        log.warning("%s[%d]@%d goes to %s: %s", topic, partition, record.offset, target, str(reason)[:300])
+
+    def _dead_timers(self, timers: Sequence[TimerError]) -> None:
+        """A timer has no record: its dead letter has its key, no value, and says which timer it was."""
+        for timer in timers:
+            headers = self._headers(self._source, NO_OFFSET, timer.error, 1)
+            headers += [(TIMER_DOMAIN, timer.domain.encode()), (TIMER_TIME, b"%d" % timer.timestamp_ms)]
+            self._bury(self._source, (timer.key.encode(), None, headers))
+        first = timers[0]  # of a million that fail alike, one traceback
+        log.error(
+            "%d timers of operator %s go to %s; the first, %s time %d of key %r: %s",
+            len(timers),
+            self._to.spec.uid,
+            dlq_topic(self._source.topic),
+            first.domain,
+            first.timestamp_ms,
+            first.key[:100],
+            str(first.error)[:300],
+            exc_info=first.error,
+        )
+
+    def _headers(self, tp: TopicPartition, offset: int, reason: BaseException, attempt: int) -> list[tuple[str, bytes]]:
+        options = self._to.options
+        return dead_letter_headers(
+            tp.topic, tp.partition, offset, reason, app=options.app_id, version=options.app_version, attempt=attempt
+        )
+
+    def _bury(self, tp: TopicPartition, letter: Output) -> str:
+        """Count a dead letter and add it; its topic."""
+        topic = dlq_topic(tp.topic)
+        target = TopicPartition(topic, tp.partition % self._to.sink().partitions(topic))
+        self.outputs.setdefault(target, []).append(letter)
+        self._to.totals.dead_letters += 1
+        return topic

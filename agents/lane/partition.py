@@ -1,0 +1,160 @@
+"""One source partition number of a lane: what its operator did since the last cut, and the task that makes it durable.
+
+The next part is collected in memory while the previous one is being written, so nothing waits for a commit but the commits of the same
+partition.  The cut encodes all dirty state at once: between it and the last record processed nothing can change, so the rows say
+exactly what the marker says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from agents.async_io import AsyncTask
+from agents.lane.emitted import Emitted
+from agents.operator.driver import OperatorTask
+from agents.transport import SealedPart
+from tables.log import TopicPartition
+
+if TYPE_CHECKING:
+    from agents.lane.lane import Lane
+
+#: A partition with so many records waiting is behind: what a worker does in a tenth of a second or more, so that waiting for a commit is
+#: the lesser part of its lateness.
+BACKLOG_RECORDS = 8192
+#: Commit intervals that are made one where a partition is behind: keys that change again cost no row, and a transaction its overhead once.
+BACKLOG_INTERVALS = 4
+
+
+class LanePartition:
+    """An operator task, what it has emitted, and its writer.
+
+    ``durable``: the source offset that the log's marker says.  ``unwritten``: something may have happened that no part holds yet.
+    ``writing``: a part is on its way; it stays set when one failed, so that such a partition never looks drained.
+    """
+
+    def __init__(self, lane: Lane, tp: TopicPartition, task: OperatorTask | AsyncTask) -> None:
+        loop = asyncio.get_running_loop()
+        self.tp = tp
+        self.task = task
+        self.durable = task.next_offset
+        self.unwritten = False
+        self.writing = False
+        self.closed = False
+        #: held while records or timers are being processed: slices give way in between
+        self.busy = asyncio.Lock()
+        self.cut_due = asyncio.Event()
+        #: set by each cut
+        self.room = asyncio.Event()
+        #: when each source last had something waiting
+        self.active = [loop.time() for _ in task.inputs]
+        self._lane = lane
+        self._interval = lane.options.commit_interval.total_seconds()
+        # Phases: partitions do not all commit at the same moment.
+        self._next_cut = loop.time() + self._interval * (tp.partition % 4) / 4
+        self._timer: asyncio.TimerHandle | None = None
+        self._sealed = self.offsets()
+        self.part = Emitted(lane.routing, tp)
+        self._writer = loop.create_task(self._write_parts(), name=f"lane-{lane.spec.uid}-{tp.partition}")
+
+    @property
+    def next_offset(self) -> int:
+        """Offset of the first record of the (first) source that is not in memory's state."""
+        return self.task.next_offset
+
+    def offsets(self) -> list[int]:
+        return [feed.next_offset for feed in self.task.inputs]
+
+    async def close(self) -> None:
+        """Stop; what is not durable is forgotten together with its state."""
+        self.closed = True
+        self.room.set()
+        self._stop_timer()
+        self._writer.cancel()
+        await asyncio.gather(self._writer, return_exceptions=True)
+        self.task.close()
+        if isinstance(self.task, AsyncTask):
+            await self.task.closed()
+        self.task.store.close()
+
+    # -- when to cut
+
+    def offer(self, *, now: bool = False) -> None:
+        """Something has happened that a part should hold: soon, or at once where the lane drains or enough is collected."""
+        loop = asyncio.get_running_loop()
+        if now or self.part.records >= self._lane.options.max_part_records or loop.time() >= self._next_cut:
+            self.cut_due.set()
+        elif self._timer is None:
+            self._timer = loop.call_at(self._next_cut, self._interval_over)
+
+    def _interval_over(self) -> None:
+        self._timer = None
+        self.cut_due.set()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def cut_while(self, wanted: Callable[[], bool]) -> None:
+        """Have cuts made, one after the other, until it is not wanted any more or the partition is gone."""
+        while wanted() and not self.closed:
+            self.room.clear()
+            self.cut_due.set()
+            await self.room.wait()
+
+    # -- parts
+
+    async def _write_parts(self) -> None:
+        """One part after the other, for the life of the partition."""
+        lane = self._lane
+        try:
+            while True:
+                await self.cut_due.wait()
+                self.cut_due.clear()
+                self._stop_timer()
+                part = self.cut() if self.unwritten else None
+                self.room.set()
+                if part is None:
+                    continue
+                behind = lane.waiting(self.tp, self.next_offset + BACKLOG_RECORDS)
+                intervals = BACKLOG_INTERVALS if behind else 1
+                self._next_cut = asyncio.get_running_loop().time() + self._interval * intervals
+                self.task.store.committed(part.rows, await lane.sink.write(part))
+                self.durable = part.next_offset
+                self.writing = False
+                for listener in lane.listeners:
+                    listener(part)
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:
+            self.closed = True  # it takes nothing any more
+            self.room.set()
+            lane.fatal(exc, f"writing {lane.spec.uid} partition {self.tp.partition}")
+
+    def cut(self) -> SealedPart | None:
+        """Seal what is collected, ``None`` if nothing is.  No ``await`` from here to the end: rows and markers must say the same."""
+        lane, task = self._lane, self.task
+        self.unwritten = False
+        rows = task.freeze()
+        offsets = self.offsets()
+        emitted, self.part = self.part, Emitted(lane.routing, self.tp)
+        if not rows and not emitted.outputs and offsets == self._sealed:
+            return None
+        self._sealed = offsets
+        self.writing = True
+        rows = [*task.store.identity(), *rows, *task.markers()]
+        task.store.seal(rows)
+        return SealedPart(
+            uid=lane.spec.uid,
+            source=self.tp,
+            next_offset=self.next_offset,
+            changelog=TopicPartition(lane.changelog, self.tp.partition),
+            rows=rows,
+            outputs=emitted.outputs,
+            timestamp_ms=lane.options.clock.now_ms(),
+            further=[
+                (TopicPartition(feed.source.topic, self.tp.partition), feed.next_offset) for feed in task.inputs[1:]
+            ],
+        )
