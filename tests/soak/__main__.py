@@ -14,7 +14,7 @@ from pathlib import Path
 
 from models.errors import FamulusError
 from tests.fault.report import HEADER
-from tests.soak import idle, traffic
+from tests.soak import idle, probes, traffic
 from tests.soak.fleet import LOGS, Fleet, fleet
 from tests.soak.verdict import Flatness, Limits
 from tests.support.kafka import NoKafka
@@ -68,7 +68,21 @@ def soak_traffic(chosen: argparse.Namespace, fleets: list[Fleet]) -> bool:
     return all(outcome.flat for outcome in outcomes)
 
 
-PROGRAMS: dict[str, Callable[[argparse.Namespace, list[Fleet]], bool]] = {"idle": soak_idle, "traffic": soak_traffic}
+def soak_probes(chosen: argparse.Namespace, fleets: list[Fleet]) -> bool:
+    outcomes = [outcome for one in fleets for outcome in probes.run(one, _say)]
+    for found in outcomes:
+        print(
+            f"{found.name:<12} memory MB {found.before:.1f} at first, at most {found.memory[0]:.1f} then {found.memory[1]:.1f}"
+            f"{f'; {found.unanswered} not answered' if found.unanswered else ''}   {'flat' if found.flat else 'NOT FLAT'}"
+        )
+    return all(found.flat for found in outcomes)
+
+
+PROGRAMS: dict[str, Callable[[argparse.Namespace, list[Fleet]], bool]] = {
+    "idle": soak_idle,
+    "traffic": soak_traffic,
+    "probes": soak_probes,
+}
 
 
 def one_program(name: str, chosen: argparse.Namespace) -> bool:
@@ -100,7 +114,7 @@ def main() -> int:
     parser.add_argument(
         "programs", nargs="*", metavar="PROGRAM", help=f"{' or '.join(PROGRAMS)}; all, one after the other"
     )
-    parser.add_argument("--minutes", type=float, default=60, help="of each program")
+    parser.add_argument("--minutes", type=float, default=60, help="of idle and of traffic")
     parser.add_argument("--logs", nargs="+", choices=LOGS, default=list(LOGS), help="side by side")
     parser.add_argument(
         "--workers", type=int, default=2, help="on each log; on the embedded one all but the first are spares"
