@@ -15,7 +15,6 @@ from datetime import timedelta
 from time import monotonic
 
 import aiokafka
-from aiokafka import errors as kafka
 
 from app.transport.kafka import internals, produce
 from tables.log import TopicPartition
@@ -89,7 +88,7 @@ class IdKeeper:
         uid, source = key
         try:
             await produce.touch(self._producers[key], self._group)
-        except (kafka.KafkaError, kafka.IllegalOperation) as error:
+        except Exception as error:  # whatever it is, the next part raises it
             log.warning("%s partition %d: nothing more can be written in its name (%r)", uid, source.partition, error)
             self._failed[key] = error
             self._resting.pop(key, None)
