@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: the lesser part of its lateness.
 BACKLOG_RECORDS = 8192
 #: Commit intervals that are made one where a partition is behind: keys that change again cost no row, and a transaction its overhead once.
-BACKLOG_INTERVALS = 4
+BACKLOG_INTERVALS = 8
 
 
 class LanePartition:
