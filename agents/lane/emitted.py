@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from agents.async_io import AsyncTask
-from agents.lane.options import LaneOptions, Totals
+from agents.lane.context import LaneContext
 from agents.operator.driver import OperatorTask, TimerError
-from agents.operator.spec import OperatorSpec
-from agents.transport import Output, PartSink
+from agents.transport import Output
 from models.deadletter import NO_OFFSET, TIMER_DOMAIN, TIMER_TIME, attempt_of, dead_letter_headers
-from models.errors import StateError
 from models.partitioning import partition_of
 from models.topics import dlq_topic
 from tables.log import Record, TopicPartition
@@ -19,46 +17,26 @@ from tables.log import Record, TopicPartition
 log = logging.getLogger(__name__)
 
 
-class Routing:
-    """Where an operator's outputs go, the same for all partitions of it."""
-
-    def __init__(self, spec: OperatorSpec, options: LaneOptions, sink: Callable[[], PartSink], totals: Totals) -> None:
-        self.spec = spec
-        self.options = options
-        self.sink = sink
-        self.totals = totals
-        self._side_topics = dict(spec.side_outputs)
-
-    def side_topic(self, tag: str) -> str:
-        try:
-            return self._side_topics[tag]
-        except KeyError:
-            raise StateError(
-                f"operator {self.spec.uid!r} emits to the side output {tag!r}, which has no topic: "
-                "add it to the operator's side_outputs"
-            ) from None
-
-
 class Emitted:
     """Outputs of one part.  ``records`` counts the source's records (or answered calls) that they come from."""
 
-    def __init__(self, routing: Routing, source: TopicPartition) -> None:
+    def __init__(self, lane: LaneContext, source: TopicPartition) -> None:
         self.outputs: dict[TopicPartition, list[Output]] = {}
         self.records = 0
-        self._to = routing
+        self._lane = lane
         self._source = source
 
     def take(self, task: OperatorTask | AsyncTask, topic: str) -> None:
         """Take over what the task emitted; records that it refused are of ``topic``."""
-        to = self._to
+        lane = self._lane
         if task.outputs:
-            if to.spec.output is not None:
-                self._add(to.spec.output, [(key, value, None) for key, value in task.outputs])
-                to.totals.emitted += len(task.outputs)
+            if lane.spec.output is not None:
+                self._add(lane.spec.output, [(key, value, None) for key, value in task.outputs])
+                lane.totals.emitted += len(task.outputs)
             task.outputs.clear()
         if task.sides:
             for tag, key, value in task.sides:
-                self._add(to.side_topic(tag), [(key.encode(), task._encode(value), None)])
+                self._add(lane.side_topic(tag), [(key.encode(), task._encode(value), None)])
             task.sides.clear()
         if task.refused:
             tp = TopicPartition(topic, self._source.partition)
@@ -70,7 +48,7 @@ class Emitted:
             task.timer_errors.clear()
 
     def _add(self, topic: str, records: list[Output]) -> None:
-        sink = self._to.sink()
+        sink = self._lane.sink
         count = sink.partitions(topic)
         if count == sink.partitions(self._source.topic):
             # The key is the source's key, so its partition is the source's partition.
@@ -96,7 +74,7 @@ class Emitted:
         log.error(
             "%d timers of operator %s go to %s; the first, %s time %d of key %r: %s",
             len(timers),
-            self._to.spec.uid,
+            self._lane.spec.uid,
             dlq_topic(self._source.topic),
             first.domain,
             first.timestamp_ms,
@@ -106,7 +84,7 @@ class Emitted:
         )
 
     def _headers(self, tp: TopicPartition, offset: int, reason: BaseException, attempt: int) -> list[tuple[str, bytes]]:
-        options = self._to.options
+        options = self._lane.options
         return dead_letter_headers(
             tp.topic, tp.partition, offset, reason, app=options.app_id, version=options.app_version, attempt=attempt
         )
@@ -114,7 +92,7 @@ class Emitted:
     def _bury(self, tp: TopicPartition, letter: Output) -> str:
         """Count a dead letter and add it; its topic."""
         topic = dlq_topic(tp.topic)
-        target = TopicPartition(topic, tp.partition % self._to.sink().partitions(topic))
+        target = TopicPartition(topic, tp.partition % self._lane.sink.partitions(topic))
         self.outputs.setdefault(target, []).append(letter)
-        self._to.totals.dead_letters += 1
+        self._lane.totals.dead_letters += 1
         return topic

@@ -19,15 +19,14 @@ from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 from datetime import timedelta
 
 from agents.async_io import AsyncCalls, AsyncTask
-from agents.lane.emitted import Routing
-from agents.lane.options import LaneOptions, Totals
+from agents.lane.context import LaneContext, LaneOptions
 from agents.lane.partition import LanePartition
 from agents.operator.async_function import AsyncFunction
 from agents.operator.driver import Broadcasts, OperatorTask
 from agents.operator.metrics import OperatorMetrics
 from agents.operator.process import KeyedBroadcastProcessFunction
 from agents.operator.spec import OperatorSpec
-from agents.transport import Batch, PartSink, SealedPart
+from agents.transport import Batch, PartSink
 from models.errors import StateError
 from models.time import NO_TIME, Millis, millis
 from tables.log import Record, TopicPartition
@@ -47,22 +46,15 @@ class Lane:
         current_epoch: Callable[[], int],
         waiting: Callable[[TopicPartition, int], bool] = lambda tp, next_offset: False,
     ) -> None:
-        """``waiting(tp, next_offset)``: whether the log is known to have records from this offset on.
-
-        ``fatal(error, where)``: the process has to end.
-        """
+        """See :class:`LaneContext`.  ``current_epoch()``: batches of another one are dropped."""
+        self.context = LaneContext(spec, options, sink, fatal=fatal, waiting=waiting)
         self.spec = spec
         self.options = options
+        self.totals = self.context.totals
+        self.listeners = self.context.listeners
+        self.changelog = self.context.changelog
         self.partitions: dict[int, LanePartition] = {}
-        self.totals = Totals()
         self.broadcasts: Broadcasts | None = None
-        #: called with each part once it is durable
-        self.listeners: list[Callable[[SealedPart], None]] = []
-        self.changelog = f"{options.app_id}-{spec.uid}-changelog"
-        self.fatal = fatal
-        self.waiting = waiting
-        self.routing = Routing(spec, options, sink, self.totals)
-        self._sink_of = sink
         self._current_epoch = current_epoch
         self._draining = False
         self._ticker: asyncio.Task[None] | None = None
@@ -76,7 +68,7 @@ class Lane:
 
     @property
     def sink(self) -> PartSink:
-        return self._sink_of()
+        return self.context.sink
 
     # -- partitions come and go
 
@@ -91,7 +83,9 @@ class Lane:
     def open(self, partition: int, store: StateStore) -> None:
         """Start processing a partition from its restored state."""
         task = self._task(partition, store)
-        self.partitions[partition] = LanePartition(self, TopicPartition(self.spec.source.topic, partition), task)
+        self.partitions[partition] = LanePartition(
+            self.context, TopicPartition(self.spec.source.topic, partition), task
+        )
         if self._ticker is None and self.options.tick is not None and (task.timed or task.expiring):
             ticking = self._keep_ticking(self.options.tick)
             self._ticker = asyncio.get_running_loop().create_task(ticking, name=f"lane-{self.spec.uid}-ticks")
@@ -177,7 +171,7 @@ class Lane:
             async for batch in batches:
                 await self.process(batch)
         except Exception as exc:
-            self.fatal(exc, f"operator {self.spec.uid}")
+            self.context.fatal(exc, f"operator {self.spec.uid}")
             raise
 
     async def process(self, batch: Batch) -> None:
@@ -258,7 +252,7 @@ class Lane:
         except asyncio.CancelledError:
             raise
         except Exception as exc:
-            self.fatal(exc, f"timers of operator {self.spec.uid}")
+            self.context.fatal(exc, f"timers of operator {self.spec.uid}")
 
     async def tick(self) -> None:
         """Let time pass without records: timers, idle inputs, expired state."""
@@ -283,7 +277,7 @@ class Lane:
         """For how long nothing has been waiting, per source."""
         quiet = []
         for index, feed in enumerate(opened.task.inputs):
-            if self.waiting(TopicPartition(feed.source.topic, number), feed.next_offset):
+            if self.context.waiting(TopicPartition(feed.source.topic, number), feed.next_offset):
                 opened.active[index] = now
             quiet.append(int((now - opened.active[index]) * 1000))
         return quiet

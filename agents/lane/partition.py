@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from agents.async_io import AsyncTask
+from agents.lane.context import LaneContext
 from agents.lane.emitted import Emitted
 from agents.operator.driver import OperatorTask
 from agents.transport import SealedPart
 from tables.log import TopicPartition
-
-if TYPE_CHECKING:
-    from agents.lane.lane import Lane
 
 #: A partition with so many records waiting is behind: what a worker does in a tenth of a second or more, so that waiting for a commit is
 #: the lesser part of its lateness.
@@ -34,7 +31,7 @@ class LanePartition:
     ``writing``: a part is on its way; it stays set when one failed, so that such a partition never looks drained.
     """
 
-    def __init__(self, lane: Lane, tp: TopicPartition, task: OperatorTask | AsyncTask) -> None:
+    def __init__(self, lane: LaneContext, tp: TopicPartition, task: OperatorTask | AsyncTask) -> None:
         loop = asyncio.get_running_loop()
         self.tp = tp
         self.task = task
@@ -55,7 +52,7 @@ class LanePartition:
         self._next_cut = loop.time() + self._interval * (tp.partition % 4) / 4
         self._timer: asyncio.TimerHandle | None = None
         self._sealed = self.offsets()
-        self.part = Emitted(lane.routing, tp)
+        self.part = Emitted(lane, tp)
         self._writer = loop.create_task(self._write_parts(), name=f"lane-{lane.spec.uid}-{tp.partition}")
 
     @property
@@ -139,7 +136,7 @@ class LanePartition:
         self.unwritten = False
         rows = task.freeze()
         offsets = self.offsets()
-        emitted, self.part = self.part, Emitted(lane.routing, self.tp)
+        emitted, self.part = self.part, Emitted(lane, self.tp)
         if not rows and not emitted.outputs and offsets == self._sealed:
             return None
         self._sealed = offsets

@@ -105,7 +105,7 @@ def install(point: str, times: int, number: signal.Signals = signal.SIGKILL) -> 
     if point.startswith("kafka-"):
         _on_the_way_to_kafka(point, passed)
         return
-    from agents.lane import Lane, LanePartition
+    from agents.lane import Lane, LaneContext, LanePartition
     from agents.operator.driver import OperatorTask
     from app.transport.batches import LaneConsumerMixin
     from tables.rocksdb import RocksStore
@@ -122,7 +122,7 @@ def install(point: str, times: int, number: signal.Signals = signal.SIGKILL) -> 
         case "after-cut":
             _after(LanePartition, "cut", passed)
         case "before-write" | "after-write":
-            _around_write(Lane, passed, first=point == "before-write")
+            _around_write(LaneContext, passed, first=point == "before-write")
         case "after-fence":
             _after_awaiting(Lane, "fence", passed)
         case "during-recovery":

@@ -270,7 +270,7 @@ async def test_a_quiet_partition_follows_the_furthest_other_one_unless_it_has_re
 
     waiting = {TopicPartition("numbers", 0): True}
     bench = Bench(spec(windows, out_of_orderness=timedelta(0), idle_after=timedelta(milliseconds=50)))
-    bench.lane.waiting = lambda tp, offset: waiting.get(tp, False)
+    bench.lane.context.waiting = lambda tp, offset: waiting.get(tp, False)
     bench.lane.open(0, PartitionStore())
     bench.lane.open(1, PartitionStore())
     await bench.give(Event("u", 5_000), partition=0)
