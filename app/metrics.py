@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from agents.lane import Lane
 from agents.operator.metrics import Histogram, OperatorMetrics
+from app.recovery import StateRestorer
 from models.metrics import CATALOGUE
-
-if TYPE_CHECKING:
-    from app.application import FamulusApp
 
 #: A function's histogram with this end of its name is in milliseconds, and published in seconds.
 MILLISECONDS = "_ms"
@@ -40,11 +39,21 @@ def _buckets(histograms: Sequence[Histogram]) -> tuple[list[tuple[str, float]], 
     return list(zip(bounds, sums, strict=True)), sum(histogram.total for histogram in histograms) / 1000
 
 
+class Worker(Protocol):
+    """What is asked of the application."""
+
+    @property
+    def lanes(self) -> Sequence[Lane]: ...
+    @property
+    def restorer(self) -> StateRestorer: ...
+    def rule_stats(self) -> Mapping[str, Mapping[str, int]]: ...
+
+
 class LaneCollector(Collector):
     """Collects from one worker."""
 
-    def __init__(self, app: FamulusApp) -> None:
-        self._app = app
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
 
     def describe(self) -> Iterable[Metric]:
         return []
@@ -54,10 +63,10 @@ class LaneCollector(Collector):
         yield from self._functions()
         yield from self._rules()
         restore = _family("famulus_restore_seconds", [])
-        restore.add_metric([], self._app.restorer.last_seconds)
+        restore.add_metric([], self._worker.restorer.last_seconds)
         yield restore
         remaining = _family("famulus_restore_remaining_records", [])
-        remaining.add_metric([], self._app.restorer.progress.remaining)
+        remaining.add_metric([], self._worker.restorer.progress.remaining)
         yield remaining
 
     def _lanes(self) -> Iterator[Metric]:
@@ -66,7 +75,7 @@ class LaneCollector(Collector):
         letters = _family("famulus_dead_letters", ["operator"])
         pending = _family("famulus_records_not_durable", ["operator", "partition"])
         watermark = _family("famulus_watermark_seconds", ["operator", "partition"])
-        for lane in self._app.lanes:
+        for lane in self._worker.lanes:
             uid = lane.spec.uid
             records.add_metric([uid], lane.totals.processed)
             emitted.add_metric([uid], lane.totals.emitted)
@@ -82,7 +91,7 @@ class LaneCollector(Collector):
         seconds = HistogramMetricFamily(
             "famulus_function_seconds", CATALOGUE["famulus_function_seconds"].meaning, labels=labels
         )
-        for lane in self._app.lanes:
+        for lane in self._worker.lanes:
             uid, kept = lane.spec.uid, list(lane.function_metrics())
             for family, kind in ((events, "counters"), (values, "gauges")):
                 totals: dict[tuple[str, str], float] = {}
@@ -100,7 +109,7 @@ class LaneCollector(Collector):
     def _rules(self) -> Iterator[Metric]:
         fired = _family("famulus_rule_fired", ["rule_id"])
         errors = _family("famulus_rule_errors", ["rule_id"])
-        for rule_id, stats in sorted(self._app.rule_stats().items())[:1000]:
+        for rule_id, stats in sorted(self._worker.rule_stats().items())[:1000]:
             fired.add_metric([rule_id], stats["fired"])
             errors.add_metric([rule_id], stats["errors"])
         yield from (fired, errors)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from agents.lane import Lane, LanePartition
 from app.queries import OperatorInfo, StateAnswer, StateInfo, StatePage
@@ -14,8 +14,15 @@ from models.errors import NotFound, StateUnavailable
 from models.partitioning import partition_of
 from tables.state import KeyedState, declared_states
 
-if TYPE_CHECKING:
-    from app.application import FamulusApp
+
+class Worker(Protocol):
+    """What is asked of the application."""
+
+    @property
+    def lanes(self) -> Sequence[Lane]: ...
+    @property
+    def consumer(self) -> Any: ...
+    def partitions_of(self, topic: str) -> int: ...
 
 
 #: keys looked at before the loop gets its turn
@@ -25,11 +32,11 @@ SCAN_STEP = 20_000
 class LocalStateQueries:
     """Reads the lanes of one worker.  Runs on the event loop between two batches, so it never sees half a record."""
 
-    def __init__(self, app: FamulusApp) -> None:
-        self._app = app
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
 
     def operators(self) -> list[OperatorInfo]:
-        return [self._info(lane) for lane in self._app.lanes]
+        return [self._info(lane) for lane in self._worker.lanes]
 
     async def get(self, operator: str, state: str, key: str) -> StateAnswer:
         lane = self._lane(operator)
@@ -98,10 +105,10 @@ class LocalStateQueries:
         return self.partition(operator, key) in self._lane(operator).partitions
 
     def _lane(self, operator: str) -> Lane:
-        for lane in self._app.lanes:
+        for lane in self._worker.lanes:
             if lane.spec.uid == operator:
                 return lane
-        names = ", ".join(sorted(lane.spec.uid for lane in self._app.lanes)) or "none"
+        names = ", ".join(sorted(lane.spec.uid for lane in self._worker.lanes)) or "none"
         raise NotFound(f"no operator {operator!r} runs here; there are: {names}")
 
     def _declared(self, lane: Lane, state: str) -> KeyedState:
@@ -121,7 +128,7 @@ class LocalStateQueries:
         return opened
 
     def _count(self, lane: Lane) -> int:
-        return self._app.partitions_of(lane.spec.source.topic)
+        return self._worker.partitions_of(lane.spec.source.topic)
 
     @staticmethod
     def _answer(lane: Lane, state: str, key: str, value: Any, opened: LanePartition) -> StateAnswer:
@@ -137,7 +144,7 @@ class LocalStateQueries:
 
     def _info(self, lane: Lane) -> OperatorInfo:
         states = declared_states(lane.spec.function())
-        highwater = getattr(self._app.consumer, "highwater", None)
+        highwater = getattr(self._worker.consumer, "highwater", None)
         lag = {}
         for number, opened in lane.partitions.items():
             end = highwater(opened.tp) if highwater is not None else opened.next_offset
