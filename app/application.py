@@ -419,9 +419,7 @@ class FamulusApp(faust.App):
             log.warning("not everything was written within %s; it will be processed again", self.drain_timeout)
         elif self.should_stop:
             await self.local_state.save(opened.task.store for lane in self.lanes for opened in lane.partitions.values())
-        for lane in self.lanes:
-            for partition in list(lane.partitions):
-                await lane.close(partition)
+        await asyncio.gather(*(lane.close(*lane.partitions) for lane in self.lanes))
 
     async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super()._on_partitions_revoked(revoked)

@@ -120,15 +120,16 @@ class Lane:
             slice_seconds=self.options.timer_slice.total_seconds(),
         )
 
-    async def close(self, partition: int) -> None:
-        """Stop a partition; what is not durable is forgotten together with its state."""
-        closed = self.partitions.pop(partition, None)
-        if closed is None:
+    async def close(self, *partitions: int) -> None:
+        """Stop partitions, side by side; what is not durable is forgotten together with their state."""
+        closed = [self.partitions.pop(number) for number in partitions if number in self.partitions]
+        if not closed:
             return
-        await closed.close()
+        await asyncio.gather(*(one.close() for one in closed))
         if not self.partitions:
             await self._stop()
-        await self.sink.close(self.spec.uid, closed.tp)
+        # Where the broker is silent, each takes until nobody waits any longer.
+        await asyncio.gather(*(self.sink.close(self.spec.uid, one.tp) for one in closed))
 
     async def _stop(self) -> None:
         """The last partition is gone."""

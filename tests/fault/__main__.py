@@ -80,6 +80,8 @@ def one_run(transport: str, plan: Plan, keep: Path | None) -> Report:
 
 
 def in_folder(name: str, seed: int, work: Callable[[Path], Report], keep: Path | None) -> Report:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="famulus-faults-", dir=keep))
     try:
         report = work(folder)

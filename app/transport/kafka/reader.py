@@ -20,6 +20,8 @@ PARTITION_FETCH_BYTES = 4 << 20
 FETCH_BYTES = 16 << 20
 #: A question about offsets waits behind the fetch under way, so an idle one must not take long.
 FETCH_WAIT_MS = 250
+#: An answer that takes longer will not come: the connection is half open, and another one is made.
+REQUEST_TIMEOUT_MS = 10_000
 #: How long to wait until what should have ended is told again.
 _STOP_AGAIN_SECONDS = 0.1
 #: The public interface does not wake up for a position that moved without a record.
@@ -49,6 +51,7 @@ class KafkaReader:
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             fetch_max_wait_ms=FETCH_WAIT_MS,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
             max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
             fetch_max_bytes=FETCH_BYTES,
         )
