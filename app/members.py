@@ -23,6 +23,9 @@ from tables.log import TopicPartition
 
 log = logging.getLogger(__name__)
 
+#: Claims serve queries only: records do not wait for them longer than this.
+CLAIM_SECONDS = 5.0
+
 
 class Claim(msgspec.Struct):
     """What one worker owns: operator uid to partition numbers, and where its web server answers."""
@@ -59,19 +62,22 @@ class Members(Service):
 
     async def claim(self, partitions: Mapping[str, list[int]]) -> None:
         """Say that these partitions are this worker's from now on."""
-        value = msgspec.json.encode(Claim(self._url(), dict(partitions)))
         try:
-            await self._client().append(self.topic, [NewRecord(self.name.encode(), value, partition=0)])
-        except FamulusError as exc:
+            await self._append(msgspec.json.encode(Claim(self._url(), dict(partitions))))
+        except (FamulusError, TimeoutError) as exc:
             # Queries only: others cannot find this worker's keys until the next assignment.
-            log.warning("the partitions of this worker could not be announced: %s", exc)
+            log.warning("the partitions of this worker could not be announced: %s", exc or "no answer")
 
     async def leave(self) -> None:
         """Take the claim back."""
         try:
-            await self._client().append(self.topic, [NewRecord(self.name.encode(), None, partition=0)])
-        except FamulusError as exc:
-            log.info("the claim of this worker stays until another one overrules it: %s", exc)
+            await self._append(None)
+        except (FamulusError, TimeoutError) as exc:
+            log.info("the claim of this worker stays until another one overrules it: %s", exc or "no answer")
+
+    async def _append(self, value: bytes | None) -> None:
+        async with asyncio.timeout(CLAIM_SECONDS):
+            await self._client().append(self.topic, [NewRecord(self.name.encode(), value, partition=0)])
 
     def owner(self, uid: str, partition: int) -> str | None:
         """Address of the worker that claimed the partition last, ``None`` if nobody did."""

@@ -101,6 +101,8 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
             session_timeout_ms=int(1000 * membership.SESSION_SECONDS),
             heartbeat_interval_ms=int(1000 * membership.HEARTBEAT_SECONDS),
             rebalance_timeout_ms=int(1000 * membership.REBALANCE_SECONDS),
+            # The answer to a join comes when all have joined; what takes longer comes over a connection that is half open.
+            request_timeout_ms=int(1000 * (membership.REBALANCE_SECONDS + 5)),
             metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
         )
 
