@@ -79,6 +79,8 @@ class FamulusApp(faust.App):
 
     #: time that processed records get to become durable when partitions leave or the worker stops
     drain_timeout = timedelta(seconds=4)
+    #: what was told to end is told again after this time
+    cancel_again = timedelta(seconds=10)
     #: time that an orderly stop may take after a fatal error
     fatal_grace = timedelta(seconds=8)
 
@@ -347,9 +349,10 @@ class FamulusApp(faust.App):
     async def _stop_opening(self) -> None:
         """What is being opened belongs to an assignment that is over."""
         opening, self._opening = self._opening, None
-        if opening is not None and not opening.done():
+        while opening is not None and not opening.done():
             opening.cancel()
-            await asyncio.wait([opening])
+            # Again if it is not over then: libraries take a cancellation for one of their own now and then.
+            await asyncio.wait([opening], timeout=self.cancel_again.total_seconds())
 
     async def _open_lanes(self) -> None:
         for reader in self.broadcast_readers:

@@ -151,6 +151,29 @@ async def test_partitions_given_back_while_they_are_being_opened_are_not_opened_
     assert not app.failures
 
 
+async def test_a_library_that_swallows_a_cancellation_does_not_keep_partitions_from_being_given_back(app: App) -> None:
+    app.cancel_again = timedelta(milliseconds=20)
+    swallowed = asyncio.Event()
+
+    class Swallowing(Restorer):
+        async def restore(self, wanted: Mapping[str, Iterable[int]]) -> dict[TopicPartition, Store]:
+            try:
+                return await super().restore(wanted)
+            except asyncio.CancelledError:
+                swallowed.set()
+                return await super().restore(wanted)
+
+    app.restorer = Swallowing()
+    opening = asyncio.ensure_future(app.open_lanes())
+    await app.restorer.asked.wait()
+    async with asyncio.timeout(10):
+        await app._close_lanes()
+    assert swallowed.is_set()
+    with pytest.raises(RebalanceAgain):
+        await opening
+    assert app.sink_.opened == set()
+
+
 async def test_what_a_new_assignment_opens_is_not_closed_by_the_one_before(app: App) -> None:
     first = asyncio.ensure_future(app.open_lanes())
     await app.restorer.asked.wait()
