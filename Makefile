@@ -28,7 +28,7 @@ services: install ## start PostgreSQL and Redis with example profiles; prints th
 
 test: install ## run the whole test suite
 	@tests/browser/install.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: install ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

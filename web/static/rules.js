@@ -43,6 +43,7 @@ export function rulesPanel(actions) {
   }
 
   function fill(parts, rule) {
+    if (parts.rule && rule.version < parts.rule.version) return; // asked before the last change
     parts.rule = rule;
     parts.row.dataset.risk = rule.risk_level;
     parts.row.classList.toggle("off", !rule.active);
@@ -61,7 +62,8 @@ export function rulesPanel(actions) {
     if (effective_from !== null) body.effective_from = effective_from;
     box.disabled = true; // until the worker has answered
     try {
-      await api.putRule(rule_id, body, rule.version);
+      const { version } = await api.putRule(rule_id, body, rule.version);
+      parts.rule = { ...rule, version, active: body.active };
       toast(`${rule_id} is ${body.active ? "active" : "disabled"}.`);
     } catch (refusal) {
       toast(refusal.message, "bad");
