@@ -47,7 +47,7 @@ def all_ready(parent: Worker) -> bool:
 
 
 def test_a_killed_worker_is_started_again_and_takes_its_own_place(parent: Worker) -> None:
-    until(lambda: all_ready(parent), within=40, what="both workers are ready")
+    until(lambda: all_ready(parent), within=90, what="both workers are ready")
     victim = children(parent)[0]
     os.kill(victim, signal.SIGKILL)
     started = time.monotonic()
@@ -62,7 +62,7 @@ def test_a_killed_worker_is_started_again_and_takes_its_own_place(parent: Worker
 
 
 def test_workers_end_with_a_parent_that_is_killed(parent: Worker) -> None:
-    until(lambda: all_ready(parent), within=40, what="both workers are ready")
+    until(lambda: all_ready(parent), within=90, what="both workers are ready")
     pids = children(parent)
     parent.kill()
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), within=15, what="the workers have ended")
