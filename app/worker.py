@@ -12,7 +12,7 @@ from mode import Service
 from models.errors import FamulusError
 
 #: A worker holds a hundred thousand fetched records at a time and makes next to no cycles.  With Python's thresholds (700, 10, 10) looking
-#: through them takes 13 to 25 % of its CPU under full load; with these it takes 20 to 60 MB more.
+#: through them takes 13 to 25 % of its CPU under full load, with these next to nothing.
 COLLECT_AFTER = 200_000, 20, 100
 #: A worker with little to do comes to these numbers after days only, and each connection of asyncio leaves a cycle of 1 kB: 25 MB of probes.
 #: So what is young is looked through every so many seconds, too, and every so many times what is a little older.

@@ -133,7 +133,6 @@ def _unpack(result: FetchResult) -> Taken | None:
         source.next_fetch_offset = batch.next_offset
     result._update_position()
     result._partition_records = None
-    source._records_iterator = (
-        None  # a generator that holds its owner, which holds the megabyte that was fetched: a cycle
-    )
+    # A generator that holds its owner, which holds the megabyte that was fetched: a cycle, which only the collector would free.
+    source._records_iterator = None
     return Taken(taken, source.next_fetch_offset, size)
