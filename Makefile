@@ -11,7 +11,7 @@ help: ## show this list
 
 install: $(VENV)/.installed ## create .venv with the application and its test tools
 
-$(VENV)/.installed: setup.cfg pyproject.toml
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml tables/_series.pyx
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Famulus needs Python 3.11 or newer: run make with PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
@@ -43,4 +43,4 @@ soak: install ## an hour of nothing and an hour of traffic on both logs: nothing
 	$(BIN)/python -m tests.soak
 
 clean: ## remove .venv and caches (var/ with your data stays)
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info tables/_series.c tables/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis

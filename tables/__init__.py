@@ -4,7 +4,8 @@ from tables.aggregate import AggregateFunction, AggregatingState, ReducingState
 from tables.broadcast import BroadcastState
 from tables.list import ListState
 from tables.map import MapState
-from tables.timeseries import Series, TimeSeriesState
+from tables.series import PlainSeries as Series
+from tables.timeseries import TimeSeriesState
 from tables.ttl import Ttl
 from tables.value import ValueState
 

@@ -16,7 +16,7 @@ about twice what lives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -43,7 +43,7 @@ class Items(list[T]):
         super().__init__()
         self.fresh: list[T] | None = None
         self.logged = 0
-        self.deltas: list[int] = []
+        self.deltas: Sequence[int] = ()
         self.next_delta = 0
 
 
@@ -55,7 +55,7 @@ class SequenceState(KeyedState, Generic[T]):
 
     #: type of ``head``
     head_type: Any = int
-    items_type: type[Items[Any]] = Items
+    items_type: Callable[[], Any] = Items
 
     def __init__(self, of: type[T], *, ttl: Ttl | None = None, name: str | None = None) -> None:
         super().__init__(name=name, ttl=ttl)
@@ -171,11 +171,11 @@ class SequenceState(KeyedState, Generic[T]):
             number = items.next_delta
             put.append((raw + part_suffix(number.to_bytes(8, "big")), self._delta_row(items, fresh)))
             items.next_delta = number + 1
-            items.deltas.append(number)
+            items.deltas = (*items.deltas, number)
             items.logged += len(fresh)
             return
         put.extend((raw + part_suffix(number.to_bytes(8, "big")), None) for number in items.deltas)
-        items.deltas = []
+        items.deltas = ()
         items.logged = count
         put.append((raw + NO_PART, self._base_row(items)))
 

@@ -5,31 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from models.time import Millis
 from tables.changelog import Row, split_row_key
 from tables.expiry import Expiring
+from tables.series import PlainSeries as Series
 from tables.state import encode
-from tables.timeseries import Series, TimeSeriesState
+from tables.timeseries import TimeSeriesState
 from tables.ttl import UNSTAMPED
 
 T = TypeVar("T")
 
 
-class StampedSeries(Series[T]):
-    """A series with the time of its last renewal; ``logged_stamp`` is what its rows say."""
-
-    __slots__ = ("logged_stamp", "stamp")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stamp: Millis = UNSTAMPED
-        self.logged_stamp: Millis = UNSTAMPED
-
-
 class TimeSeriesWithTtl(Expiring, TimeSeriesState[T]):
     """Added in front of ``TimeSeriesState`` by ``bind``.  Rows carry one stamp for all elements (see ``tables.sequence``)."""
-
-    items_type = StampedSeries
 
     def add(self, item: T) -> Series[T]:
         context = self._context
@@ -45,7 +32,7 @@ class TimeSeriesWithTtl(Expiring, TimeSeriesState[T]):
         ):
             self._alive(key)
         series = super().add(item)
-        series.stamp = self._now() if event_time else context.processing_time_ms  # type: ignore[attr-defined]
+        series.stamp = self._now() if event_time else context.processing_time_ms
         return series
 
     def get(self) -> Series[T] | None:
@@ -59,24 +46,24 @@ class TimeSeriesWithTtl(Expiring, TimeSeriesState[T]):
                 self._touched(key, series)
         return series
 
-    def _alive(self, key: str) -> StampedSeries[T] | None:
-        series: StampedSeries[T] | None = self._find(key)
+    def _alive(self, key: str) -> Series[T] | None:
+        series: Series[T] | None = self._find(key)
         if series is not None and not self._visible and self._expired(series.stamp):
             self._clear(key)
             return None
         return series
 
-    def _touched(self, key: str, series: StampedSeries[T]) -> None:
+    def _touched(self, key: str, series: Series[T]) -> None:
         """Have the stamp written though no element is new."""
         if series.fresh is None:
             series.fresh = []
             self._dirty[key] = series
 
     def _base_row(self, items: Any) -> bytes:
-        return encode((self._head(items), items, items.next_delta, (items.stamp, 0)))
+        return encode((items.head(), items.elements(), items.next_delta, (items.stamp, 0)))
 
     def _delta_row(self, items: Any, fresh: list[Any]) -> bytes:
-        return encode((self._head(items), fresh, 0, (items.stamp, 0)))
+        return encode((items.head(), fresh, 0, (items.stamp, 0)))
 
     def freeze(self, put: list[Row]) -> None:
         dirty = list(self._dirty.values())

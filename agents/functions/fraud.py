@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from operator import attrgetter
 
 import msgspec
 
@@ -45,7 +44,7 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
     raises :class:`models.errors.RuleRefused` and changes nothing.
     """
 
-    history = TimeSeriesState(HistoryEntry, time=attrgetter("timestamp"), keep_for=DISORDER, keep_last=MAX_HISTORY)
+    history = TimeSeriesState(HistoryEntry, time="timestamp", keep_for=DISORDER, keep_last=MAX_HISTORY)
     rules = BroadcastState(str, RuleVersion, derive=compiled)
 
     def open(self, ctx: Context) -> None:

@@ -8,36 +8,35 @@ Should the cap of the history have dropped even the transaction in hand, its win
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from math import fsum, inf
-from typing import Protocol, overload
+from typing import Any, Protocol
 
 from models.history import HistoryEntry
 from models.time import Millis
 
 
 class History(Protocol):
-    """A list of entries by ascending timestamp, the transaction in hand included."""
-
-    #: the entry taken just before the one in hand, in order of arrival
-    previous: HistoryEntry | None
+    """Entries by ascending timestamp, the transaction in hand included (a :class:`tables.Series` of them)."""
 
     @property
-    def times(self) -> Sequence[Millis]:
-        """The entries' timestamps."""
+    def previous(self) -> HistoryEntry | None:
+        """The entry taken just before the one in hand, in order of arrival."""
 
-    def __len__(self) -> int: ...
-    @overload
-    def __getitem__(self, index: int, /) -> HistoryEntry: ...
-    @overload
-    def __getitem__(self, index: slice, /) -> list[HistoryEntry]: ...
+    def position(self, time_ms: Millis, /) -> int:
+        """How many entries are at or before a time."""
+
+    def reaches(self, least: int, after_ms: Millis, until_ms: Millis, /) -> bool:
+        """Whether so many entries, or more, have ``after_ms`` < timestamp <= ``until_ms``."""
+
+    def column(self, name: str, begin: int, stop: int, /) -> list[Any]:
+        """A field of the entries from place ``begin`` to before place ``stop``."""
 
 
 def sum_amount(history: History, begin: int, stop: int) -> float:
     """Correctly rounded, so it does not depend on the order of equal timestamps nor on the Python release."""
-    amounts = [entry.amount for entry in history[begin:stop]]
+    amounts = history.column("amount", begin, stop)
     try:
         return fsum(amounts)
     except OverflowError:
@@ -53,21 +52,21 @@ def avg_amount(history: History, begin: int, stop: int) -> float:
 
 
 def min_amount(history: History, begin: int, stop: int) -> float:
-    return min([entry.amount for entry in history[begin:stop]], default=0.0)
+    return min(history.column("amount", begin, stop), default=0.0)
 
 
 def max_amount(history: History, begin: int, stop: int) -> float:
-    return max([entry.amount for entry in history[begin:stop]], default=0.0)
+    return max(history.column("amount", begin, stop), default=0.0)
 
 
 def distinct_merchants(history: History, begin: int, stop: int) -> int:
     """Transactions without a merchant count as one merchant more."""
-    return len({entry.merchant for entry in history[begin:stop]})
+    return len(set(history.column("merchant", begin, stop)))
 
 
 def distinct_countries(history: History, begin: int, stop: int) -> int:
     """Transactions without a country count as one country more."""
-    return len({entry.country for entry in history[begin:stop]})
+    return len(set(history.column("country", begin, stop)))
 
 
 def count(history: History, begin: int, stop: int) -> int:
@@ -88,9 +87,7 @@ WINDOW_FUNCTIONS: Mapping[str, Callable[[History, int, int], int | float]] = {
 
 def over_window(name: str, history: History, t: Millis, d_ms: Millis) -> int | float:
     """Value of the window function ``name`` over (t - d_ms, t]."""
-    times = history.times
-    stop = bisect_right(times, t)
-    return WINDOW_FUNCTIONS[name](history, bisect_right(times, t - d_ms, 0, stop), stop)
+    return WINDOW_FUNCTIONS[name](history, history.position(t - d_ms), history.position(t))
 
 
 def has_previous(history: History, t: Millis) -> bool:

@@ -1,7 +1,7 @@
 """From checked trees to Python source: one expression per condition.
 
 Nothing of a rule's text gets into the source but through ``repr`` of a literal; every name is one of ours.  Names that the
-source may use: ``t`` (timestamp in ms), ``tns`` (in ns), ``f_FIELD``, ``h`` (history), ``ts`` (its times), ``e`` (end of the window),
+source may use: ``t`` (timestamp in ms), ``tns`` (in ns), ``f_FIELD``, ``h`` (history), ``e`` (end of the window),
 ``w_MS`` (start of a window), ``v_N`` (a shared value) and the functions in :data:`NAMESPACE`.
 
 Two ways of writing a condition:
@@ -14,7 +14,6 @@ exact   with CEL's absorption of errors: ``error || true`` is true, ``false && e
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
@@ -73,7 +72,6 @@ NAMESPACE: Mapping[str, object] = {
     "_in_doubles": values.in_doubles,
     "_equal_doubles": values.equal_doubles,
     "_pattern": language.pattern,
-    "_bisect": bisect_right,
     **{f"_{name}": function for name, function in history.WINDOW_FUNCTIONS.items()},
     **{f"_{name}": function for name, function in history.PREVIOUS_FUNCTIONS.items()},
     "float": float,
@@ -138,7 +136,7 @@ class Translator:
         if "tns" in self._fields:
             lines.append("tns = t * 1000000")
         if "e" in self._fields:
-            lines += ["ts = h.times", "e = len(ts)", "if e and ts[e - 1] > t: e = _bisect(ts, t)"]
+            lines.append("e = h.position(t)")
         if self._shared:
             lines.append(" = ".join((*self._shared.values(), "None")))
         return lines
@@ -258,8 +256,8 @@ class Translator:
         if least <= 0:
             reached = "True"
         else:
-            after = f"{self._use('t')} - {call.window_ms!r}"
-            reached = f"({self._use('e')} >= {least!r} and ts[e - {least!r}] > {after})"
+            t = self._use("t")
+            reached = f"h.reaches({least!r}, {t} - {call.window_ms!r}, {t})"
         return reached if function in {"_>_", "_>=_"} else f"(not {reached})"
 
     def _in(self, item: Node, container: Node) -> str:
@@ -321,7 +319,7 @@ class Translator:
             source = f"_{call.name}(h, {t})"
         else:
             end = self._use("e")
-            begin = f"_bisect(ts, {t} - {call.window_ms!r}, 0, {end})"
+            begin = f"h.position({t} - {call.window_ms!r})"
             if call.window_ms in self._repeated_spans:
                 begin = self._kept(f"w_{call.window_ms}", begin)
             source = f"({end} - {begin})" if call.name == "count" else f"_{call.name}(h, {begin}, {end})"

@@ -6,6 +6,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 
 from tables import AggregateFunction, AggregatingState, ListState, MapState, ReducingState, TimeSeriesState, ValueState
+from tables.series import PlainSeries
 from tests.contract.state_kit import START, Bed, LogRecord
 from tests.contract.state_stores import STORES, StoreMaker, make_stores
 
@@ -172,6 +174,14 @@ def map_step(rng: random.Random, state: Any, model: Model, key: str, now: int) -
     assert len(state) == len(expected)
 
 
+class PlainTimeSeries(TimeSeriesState[Any]):
+    """As it is where nothing could be compiled."""
+
+    def _open(self) -> None:
+        super()._open()
+        self.items_type = partial(PlainSeries, self.shape)
+
+
 KINDS: dict[str, tuple[Callable[[], Any], Step]] = {
     "value": (lambda: ValueState(int), value_step),
     "reducing": (lambda: ReducingState(int, lambda a, b: a + b), reduce_step),
@@ -184,6 +194,10 @@ KINDS: dict[str, tuple[Callable[[], Any], Step]] = {
     ),
     "series": (
         lambda: TimeSeriesState(Point, time=lambda p: p.time, keep_for=timedelta(seconds=3), keep_last=25),
+        series_step,
+    ),
+    "series-plain": (
+        lambda: PlainTimeSeries(Point, time="time", keep_for=timedelta(seconds=3), keep_last=25),
         series_step,
     ),
     "map": (lambda: MapState(str, int), map_step),
@@ -312,7 +326,7 @@ def _fill(bed: Bed, kind: str, number: int) -> None:
         state.put(str(number), number)
     elif kind == "value":
         state.update(number)
-    elif kind in ("series", "list-keep-for"):
+    elif kind in ("series", "series-plain", "list-keep-for"):
         state.add(Point(START + number, number))
     else:
         state.add(number)

@@ -1,0 +1,11 @@
+from typing import Any, TypeVar
+
+from tables.series import PlainSeries, Shape
+
+T = TypeVar("T")
+
+class Layout:
+    def __init__(self, shape: Shape[Any]) -> None: ...
+
+class Series(PlainSeries[T]):
+    def __init__(self, layout: Layout) -> None: ...
