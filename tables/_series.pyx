@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, freethreading_compatible=False
 """``tables.series.PlainSeries``, compiled: the same methods over elements that lie packed, side by side, in one block of memory.
 
-An element is taken apart into cells of 8 bytes: its time, its floats, and references for everything else (texts are shared by the
-caller).  One of four fields takes 32 bytes instead of some 200 in five objects, and what is asked for lies where the processor has
+An element is taken apart into cells of 8 bytes: its time, its floats, and references for everything else; equal texts of all keys are
+one.  One of four fields takes 32 bytes instead of some 200 in five objects, and what is asked for lies where the processor has
 just looked.  That, not the compiling, is most of the gain: see docs/performance.md.
 
 Block:  [latest] [previous] [element 0] ... [element ``length`` - 1] [room]
@@ -22,6 +22,8 @@ from tables.ttl import UNSTAMPED
 
 cdef enum:
     MOST_CELLS = 24
+    #: texts of which all series of a state share one each
+    MOST_TEXTS = 100_000
 
 # Times and spans below it can be added without a look.
 cdef int64_t MOST_TIME = <int64_t> 1 << 61
@@ -39,6 +41,8 @@ cdef class Layout:
     cdef object time
     cdef tuple names
     cdef dict cells
+    #: text -> the one that is kept of all equal ones; begun anew when there are too many
+    cdef dict texts
     cdef bint packed
     cdef bint as_tuples
     cdef int width
@@ -55,6 +59,7 @@ cdef class Layout:
         self.packed = 0 < len(shape.fields) < MOST_CELLS
         self.as_tuples = self.packed and shape.as_tuples
         self.cells = {}
+        self.texts = {}
         self.references[0] = self.reals[0] = False
         if not self.packed:
             self.names = ()
@@ -115,6 +120,19 @@ cdef class Layout:
         if not self.packed:
             return <object> cells[1].object
         return self.of(*self.fields_of(cells))
+
+    cdef int share(self, Cell* cells) except -1:
+        """Replace texts by the ones that are kept."""
+        cdef int cell
+        if len(self.texts) >= MOST_TEXTS:
+            self.texts.clear()
+        for cell in range(1, self.width):
+            if self.references[cell]:
+                value = <object> cells[cell].object
+                if type(value) is str:
+                    kept = self.texts.setdefault(value, value)
+                    cells[cell].object = <PyObject*> kept
+        return 0
 
     cdef void keep(self, const Cell* cells) noexcept:
         cdef int cell
@@ -248,6 +266,7 @@ cdef class Series:
         cdef int64_t time_ms, first, low
         cdef int32_t place
         self.shape.take_apart(item, cells)
+        self.shape.share(cells)
         self.make_room()
         time_ms = cells[0].whole
         if self.length:
@@ -275,6 +294,7 @@ cdef class Series:
         self.drop_first(self.length)
         for item in items:
             self.shape.take_apart(item, cells)
+            self.shape.share(cells)
             self.insert(self.after(cells[0].whole), cells)
         self.floor = floor
         if latest is not None:

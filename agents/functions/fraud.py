@@ -22,8 +22,6 @@ from tables import BroadcastState, TimeSeriesState
 DISORDER = timedelta(hours=1)
 #: Transactions kept per user, whatever the windows of the rules.
 MAX_HISTORY = 10_000
-#: Merchants and countries of which the histories share one text each; more than these are begun anew.
-SHARED_TEXTS = 100_000
 
 _encode = msgspec.json.Encoder().encode
 
@@ -50,7 +48,6 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
     def open(self, ctx: Context) -> None:
         self.book = RuleBook()
         self._judging: RuleSet | None = None
-        self._texts: dict[str, str] = {}
         self.history.on_drop = ctx.metrics.counter("history_dropped").inc
 
     def process_broadcast_element(self, element: bytes | Rule | None, ctx: Context) -> None:
@@ -67,15 +64,7 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
         if rules is not self._judging:
             self._judging = rules
             self.history.keep_ms = rules.longest_window_ms + millis(DISORDER)
-        # One object for all equal texts: a history takes half the memory, and dropping an old entry touches less of it.
-        texts = self._texts
-        if len(texts) > SHARED_TEXTS:
-            texts.clear()
-        shared = texts.setdefault
-        merchant, country = event.merchant, event.country
-        series = self.history.add(
-            HistoryEntry(event.timestamp, event.amount, shared(merchant, merchant), shared(country, country))
-        )
+        series = self.history.add(HistoryEntry(event.timestamp, event.amount, event.merchant, event.country))
         fired = rules.judge(event, series)
         if fired is None:
             return None
@@ -87,7 +76,7 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
                 rule_id=firing.rule_id,
                 rule_version=firing.version,
                 risk_level=firing.risk_level,
-                message=f"Rule triggered: {firing.description}",
+                message=firing.message,
                 timestamp=event.timestamp,
                 transaction_id=event.transaction_id,
                 source=source,

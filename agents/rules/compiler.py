@@ -62,14 +62,14 @@ class Counts:
 class Firing:
     """A rule that fired, as the alert tells of it.  One object per rule version: keep nothing of a transaction here."""
 
-    __slots__ = ("_condition", "description", "risk_level", "rule_id", "version")
+    __slots__ = ("_condition", "message", "risk_level", "rule_id", "version")
 
     def __init__(self, admitted: AdmittedRule) -> None:
         rule = admitted.rule
         self.rule_id = rule.rule_id
         self.version = rule.version or 1
         self.risk_level = rule.risk_level.value
-        self.description = rule.description
+        self.message = f"Rule triggered: {rule.description}"
         self._condition = admitted.condition
 
     def __repr__(self) -> str:

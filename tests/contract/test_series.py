@@ -142,7 +142,8 @@ def test_a_time_that_is_no_field_is_refused_by_name() -> None:
 
 def use_and_drop(texts: list[str]) -> None:
     series = compiled(HISTORY)
-    for number, text in enumerate(texts):
+    again = [text.encode().decode() for text in texts]
+    for number, text in enumerate(again + texts):
         series.add(entry(number - 3 * (number % 5), 1.0, text, text), 12, 6)
         _ = series[0], list(series), series.elements(), series.column("merchant", 0, 3), series.previous
     assert len(series) <= 6

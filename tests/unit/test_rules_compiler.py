@@ -236,7 +236,7 @@ def test_an_alert_explains_itself_with_the_values_that_were_used() -> None:
     firings = RuleSet([rule("a", when)]).judge(tx, past_of(tx, 5))
     assert firings is not None
     firing = firings[0]
-    assert (firing.rule_id, firing.version, firing.risk_level, firing.description) == ("a", 1, "HIGH", "d")
+    assert (firing.rule_id, firing.version, firing.risk_level, firing.message) == ("a", 1, "HIGH", "Rule triggered: d")
     assert firing.explain(tx, past_of(tx, 5)) == {
         "condition": when,
         "values": {
