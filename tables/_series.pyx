@@ -55,7 +55,7 @@ cdef class Layout:
     def __init__(self, shape) -> None:
         cdef int number, cell
         self.of = shape.of
-        self.time = shape.time
+        self.time = None if shape.time_field else shape.time_of
         self.packed = 0 < len(shape.fields) < MOST_CELLS
         self.as_tuples = self.packed and shape.as_tuples
         self.cells = {}

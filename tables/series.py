@@ -32,33 +32,30 @@ T = TypeVar("T")
 class Shape(Generic[T]):
     """What a series knows of its elements.
 
-    ``fields``: name and type of each if an element is nothing but its fields and can be made anew of them; otherwise empty, and
-    elements are kept as they are.  ``time_field``: the one that is the element's time; ``time``: asks an element for it, where no field is.
+    ``time_of``: asks an element for its time; ``time_field``: the field that it is, if it is one of ``fields``.  ``fields``: name and type of
+    each if an element is nothing but its fields and can be made anew of them; otherwise empty, and elements are kept as they are.
     ``as_tuples``: a tuple of the fields is encoded as the element is.
     """
 
     of: type[T]
-    time: Callable[[T], Millis] | None
+    time_of: Callable[[T], Millis]
     time_field: str = ""
     fields: tuple[tuple[str, Any], ...] = ()
     as_tuples: bool = False
-
-    @property
-    def time_of(self) -> Callable[[T], Millis]:
-        return self.time or attrgetter(self.time_field)
 
 
 def shape_of(of: type[T], time: Callable[[T], Millis] | str) -> Shape[T]:
     """The shape of elements whose time is a field of this name, or what this function says."""
     fields = _fields(of)
-    if isinstance(time, str):
-        names = [name for name, _ in fields] or list(getattr(of, "__struct_fields__", ()))
-        if names and time not in names:
-            raise StateError(f"time={time!r}: {of.__name__} has no such field, only {', '.join(names)}")
-        if not fields:
-            return Shape(of, attrgetter(time))
-        return Shape(of, None, time, fields, of.__struct_config__.array_like)  # type: ignore[attr-defined]
-    return Shape(of, time, "", fields, bool(fields) and of.__struct_config__.array_like)  # type: ignore[attr-defined]
+    if not isinstance(time, str):
+        time_of, time_field = time, ""
+    elif time in getattr(of, "__struct_fields__", (time,)):
+        time_of, time_field = attrgetter(time), time
+    else:
+        raise StateError(f"time={time!r}: {of.__name__} has no such field, only {', '.join(of.__struct_fields__)}")  # type: ignore[attr-defined]
+    if not fields:
+        return Shape(of, time_of)
+    return Shape(of, time_of, time_field, fields, of.__struct_config__.array_like)  # type: ignore[attr-defined]
 
 
 def _fields(of: Any) -> tuple[tuple[str, Any], ...]:
