@@ -18,17 +18,32 @@ COLLECT_AFTER = 200_000, 20, 100
 #: So what is young is looked through every so many seconds, too, and every so many times what is a little older.
 COLLECT_SECONDS = 20.0
 COLLECT_OLDER = 30
+#: What mode says, with nothing about the reason, after every end by an error.
+_LAST_WORDS = "We experienced a crash! Reraising original exception..."
 
 
 class OneLine(logging.Filter):
-    """Errors that Famulus raises on purpose are written for people: their text is logged, and no traceback of it."""
+    """Errors that Famulus raises on purpose are written for people: their text is logged once, and no traceback of it.
+
+    What ended the worker (a line that begins with FATAL) is not told again by each service that ends with it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: list[BaseException] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
+        text, args = str(record.msg), record.args if isinstance(record.args, tuple) else ()
         error = record.exc_info[1] if record.exc_info else None
+        if any(one is told for told in self._told for one in (error, *args)) or (self._told and _LAST_WORDS in text):
+            return False
         if isinstance(error, FamulusError):
             record.msg, record.args = "FATAL %s: %s", (type(error).__name__, error)
             record.exc_info, record.exc_text = None, None
             record.levelno, record.levelname = logging.CRITICAL, "CRITICAL"
+            self._told.append(error)
+        elif text.startswith("FATAL "):
+            self._told += (one for one in args if isinstance(one, BaseException))
         return True
 
 

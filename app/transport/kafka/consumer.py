@@ -17,6 +17,7 @@ from faust.types import TP
 from app.settings import ProcessingGuarantee
 from app.transport.batches import LaneConsumerMixin
 from app.transport.kafka import internals, membership, quiet
+from app.transport.kafka.failures import in_our_words
 from app.transport.kafka.fetching import FETCH_WAIT_MS, Fetching
 from app.transport.kafka.watch import Watch
 from models.errors import LogError, LogUnavailable
@@ -70,6 +71,12 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
         if self._lease is not None:
             self._lease.leave_for_good()
         await super().on_thread_stop()
+
+    def _stopped_set(self) -> None:
+        try:
+            super()._stopped_set()
+        except RuntimeError:  # a failure has ended the thread already, and with it its loop
+            self._stopped.set()
 
     def _window(self) -> float:
         settings = self.app.settings
@@ -134,7 +141,15 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
             raise ConsumerStoppedError
         # Faust changes this set in place while we wait.
         active = active_partitions if active_partitions is not None else consumer.assignment()
-        return await self._fetching.fetch(active, timeout or 0.0, max_records)
+        try:
+            return await self._fetching.fetch(active, timeout or 0.0, max_records)
+        except ConsumerStoppedError:
+            raise
+        except KafkaError as error:
+            # Raised from here it would end Faust's fetcher first and the worker seconds later, with a traceback for each of them.
+            self._fatal(in_our_words(error, "reading the sources"), "reading from Kafka")
+            await asyncio.sleep(timeout or 0.0)
+            return {}
 
     async def seek_lanes(self, positions: Mapping[TP, int]) -> None:
         await self.call_thread(self._seek_lanes, positions)
@@ -213,13 +228,14 @@ class Consumer(LaneConsumerMixin, base.Consumer):
 
     async def perform_seek(self) -> None:
         await super().perform_seek()
-        await self._compare_with_the_log()
-
-    async def _compare_with_the_log(self) -> None:
-        """A marker that the source's log does not reach means that the topic was made anew: going on would pass over its records."""
         wanted = {tp: offset for tp, offset in self.lane_positions().items() if tp in self.assignment()}
-        if not wanted:
-            return
+        if wanted:
+            # The group may not know what its last owner processed before it was killed: it would show a lag until a next record comes.
+            processed = {TopicPartition(*tp): offset for tp, offset in wanted.items() if offset}
+            await asyncio.gather(self._compare_with_the_log(wanted), self.commit_lanes(processed))
+
+    async def _compare_with_the_log(self, wanted: Mapping[TP, int]) -> None:
+        """A marker that the source's log does not reach means that the topic was made anew: going on would pass over its records."""
         ends = await self.highwaters(*wanted)
         starts = await self.earliest_offsets(*wanted)
         for tp, offset in wanted.items():

@@ -144,12 +144,16 @@ async def touch(producer: aiokafka.AIOKafkaProducer, group: str) -> None:
     await producer.commit_transaction()
 
 
+def cause(producer: aiokafka.AIOKafkaProducer) -> BaseException | None:
+    """What the broker said to the transaction under way, where aiokafka itself only says that there is none any more."""
+    waiter = producer._txn_manager._transaction_waiter
+    return waiter.exception() if waiter is not None and waiter.done() and not waiter.cancelled() else None
+
+
 def silence(producer: aiokafka.AIOKafkaProducer) -> None:
     """Have asyncio not report, one by one, the batches that failed together with the first one."""
-    accumulator, transaction = producer._message_accumulator, producer._txn_manager._transaction_waiter
-    if transaction is not None and transaction.done() and not transaction.cancelled():
-        transaction.exception()
-    for batches in list(accumulator._batches.values()):
+    cause(producer)  # asked for, it counts as seen
+    for batches in list(producer._message_accumulator._batches.values()):
         for batch in batches:
             for future in (batch.future, batch._drain_waiter):
                 if future.done() and not future.cancelled():

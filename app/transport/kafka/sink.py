@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import aiokafka
+from aiokafka.errors import IllegalOperation
 
 from agents.transport import SealedPart
 from app.transport.kafka import internals, produce
@@ -131,12 +132,16 @@ class KafkaPartSink:
             try:
                 async with self._keeper.use((part.uid, part.source)):
                     return await write(producer, part)
-            except BaseException:
+            except BaseException as error:
                 # Whatever happened, memory is ahead of the log now: this producer must not write another part.
                 del self._producers[part.uid, part.source]
                 self._retired.append(producer)
                 if internals.UNSUPPORTED is None:
                     produce.silence(producer)
+                    # What the broker refused is kept by the transaction; whoever is next in it hears only that it is over.
+                    refused = produce.cause(producer) if isinstance(error, IllegalOperation) else None
+                    if refused is not None:
+                        raise refused from error
                 raise
 
     async def _write_once(self, producer: aiokafka.AIOKafkaProducer, part: SealedPart) -> int:
