@@ -6,6 +6,7 @@ topic follow it.  What cannot work ends the worker before it reads anything.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -34,30 +35,36 @@ async def make_topics(client: BrokerClient, app_id: str, operators: Sequence[Ope
     Raises :class:`models.errors.StateError` where the operators cannot work on what is there.
     """
     counts = await client.topics()
-
-    async def make(topic: str, partitions: int, config: Mapping[str, str]) -> None:
-        if topic not in counts and await client.create_topic(topic, partitions, config):
-            counts[topic] = partitions
-
+    wanted: dict[str, tuple[int, Mapping[str, str]]] = {}
     for spec in operators:
         read = [source.topic for source in spec.sources] + ([spec.broadcast] if spec.broadcast else [])
         written = ([spec.output] if spec.output else []) + list(spec.side_outputs.values())
         for topic in (*read, *written):
             catalogued = spec_of(topic)
             if catalogued is not None:
-                await make(topic, catalogued.partitions, catalogued.config)
+                wanted[topic] = catalogued.partitions, catalogued.config
+    await _make(client, {topic: how for topic, how in wanted.items() if topic not in counts})
     counts = await client.topics()  # somebody else may have been faster, with other numbers
+    wanted = {}
     for spec in operators:
         for source in spec.sources:
             dead = spec_of(dlq_topic(source.topic))
             if dead is not None:
-                await make(dead.name, counts[source.topic], dead.config)
-        changelog = changelog_topic(app_id, spec.uid)
-        await make(changelog, counts[spec.source.topic], {"cleanup.policy": "compact"})
+                wanted[dead.name] = counts[source.topic], dead.config
+        wanted[changelog_topic(app_id, spec.uid)] = counts[spec.source.topic], {"cleanup.policy": "compact"}
+    await _make(client, {topic: how for topic, how in wanted.items() if topic not in counts})
     counts = await client.topics()
     for topic, finding, fix in mismatches(counts, app_id, operators):
         raise StateError(f"topic {topic} {finding}; {fix}")
     return counts
+
+
+async def _make(client: BrokerClient, topics: Mapping[str, tuple[int, Mapping[str, str]]]) -> None:
+    """Create topics side by side: one after the other, the thirty of a first start take a broker many seconds."""
+    making = (client.create_topic(topic, partitions, config) for topic, (partitions, config) in topics.items())
+    failures = [made for made in await asyncio.gather(*making, return_exceptions=True) if not isinstance(made, bool)]
+    if failures:
+        raise failures[0]
 
 
 def mismatches(counts: Mapping[str, int], app_id: str, operators: Sequence[OperatorSpec]) -> Iterator[Mismatch]:
