@@ -127,7 +127,9 @@ class Supervisor:
         code = 0
         for process in running:
             try:
-                code = max(code, 1 if process.wait(max(0.0, deadline - time.monotonic())) else 0)
+                ended = process.wait(max(0.0, deadline - time.monotonic()))
+                # Told before it could listen, it had done nothing yet: that is in order, too.
+                code = max(code, 0 if ended in (0, -signal.SIGTERM) else 1)
             except subprocess.TimeoutExpired:
                 log.error("a worker did not end within %.0f s and is killed", self.policy.grace.total_seconds())
                 process.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 
 import click
@@ -51,6 +52,8 @@ def worker(jobs: str | None, processes: str | None, faust_options: tuple[str, ..
         os.environ["FAMULUS_JOBS"] = jobs or ","
     make_data_dir(settings_of_environment())
     level = () if _names_loglevel(faust_options) else ("-l", "info")
+    # Until Faust's worker listens: told to end before it has begun, it ends in order.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     run_faust(["worker", *level, *faust_options])
 
 
