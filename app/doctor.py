@@ -87,10 +87,14 @@ async def _broker(settings: Settings) -> AsyncIterator[Check]:
             async for check in _topics(settings, client):
                 yield check
             yield await _rules(client)
+            async for check in _group(settings, client):
+                yield check
     except TimeoutError:
         yield fail("broker", f"{where}: no answer in time", "start the broker, or correct FAMULUS_BROKER")
     except FamulusError as error:
-        yield fail("broker", f"{where}: {error}", "correct FAMULUS_BROKER, or make its place writable")
+        said = str(error)
+        finding = said if said.startswith(where) else f"{where}: {said}"
+        yield fail("broker", finding, "correct FAMULUS_BROKER, or make its place writable")
 
 
 async def _write_one(client: BrokerClient) -> str:
@@ -121,6 +125,14 @@ async def _topics(settings: Settings, client: BrokerClient) -> AsyncIterator[Che
             "topics",
             f"{len(found)} topics, {ours} of them ours, each with the partitions and options that it must have",
         )
+
+
+async def _group(settings: Settings, client: BrokerClient) -> AsyncIterator[Check]:
+    """Nothing if all is well: commands read and write without a group, but a worker that may not be in its group ends."""
+    try:
+        await client.committed(settings.app_id)
+    except LogError as error:
+        yield fail(f"group {settings.app_id}", str(error), "let this user read the group, or correct FAMULUS_APP_ID")
 
 
 async def _rules(client: BrokerClient) -> Check:

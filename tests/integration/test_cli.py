@@ -479,11 +479,15 @@ def test_the_doctor_names_services_that_do_not_answer_and_no_password(
     assert "hunter2" not in ended.out + ended.err
 
 
-def test_the_doctor_names_a_broker_that_cannot_be_used(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAMULUS_BROKER", "embedded:///proc/nowhere")
+@pytest.mark.parametrize("broker", ["embedded:///proc/nowhere", "kafka://127.0.0.1:1"])
+def test_the_doctor_names_a_broker_that_cannot_be_used_once(
+    cli: Cli, broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAMULUS_BROKER", broker)
     ended = cli("doctor", "--json")
     assert ended.code == 1
     assert checks(ended)["broker"]["verdict"] == "fail"
+    assert checks(ended)["broker"]["finding"].count(broker) == 1
 
 
 # --- state and demo, with nobody there ----------------------------------------------------------------------------------

@@ -8,8 +8,12 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import aiokafka
 import pytest
@@ -21,6 +25,7 @@ from models.errors import LogUnavailable
 from models.topics import CATALOGUE
 from tests.support import secure_kafka
 from tests.support.kafka import KafkaBroker, NoKafka, free_ports
+from tests.support.secure_kafka import On, Right, refuse
 from tests.support.waiting import until
 from tests.support.worker import BIN, Worker
 
@@ -119,6 +124,52 @@ def test_a_worker_reads_as_well_through_the_public_interface_of_its_client(tmp_p
         assert worker.stop() == 0
 
 
+def test_a_group_that_was_not_told_what_was_processed_is_told_at_the_next_start(tmp_path: Path, kafka_url: str) -> None:
+    asyncio.run(seed(kafka_url, 30))
+    script = (
+        "import sys; from app.transport.kafka import sink; sink.OFFSET_COMMIT_SECONDS = 3600; "
+        "from faust.cli.faust import cli; sys.argv = ['faust', '-A', 'app', 'worker', '-l', 'info']; cli()"
+    )
+    env = {"FAMULUS_PROCESSING_GUARANTEE": "at_least_once", "FAMULUS_JOBS": "fraud"}
+    with Worker(tmp_path, broker=kafka_url, command=[sys.executable, "-c", script], **env) as worker:
+        until(lambda: durable(worker) == 30, within=60, what="all thirty are durable")
+        assert lag(worker) in (None, 30)
+        worker.kill()
+        worker.start()
+        worker.wait_ready()
+        until(lambda: lag(worker) == 0, within=10, what="no lag is shown")
+
+
+def durable(worker: Worker) -> int:
+    """Transactions that the fraud operator has processed, 0 while any of them is not durable."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/metrics", timeout=5) as answer:
+            lines = [line.rpartition(" ") for line in answer.read().decode().splitlines()]
+    except (urllib.error.URLError, OSError):
+        return 0
+    values = {name: float(value) for name, _, value in lines if name.startswith("famulus_records_")}
+    if any(value for name, value in values.items() if name.startswith("famulus_records_not_durable")):
+        return 0
+    return int(values.get('famulus_records_processed_total{operator="fraud"}', 0))
+
+
+def command(worker: Worker, *arguments: str, code: int = 0) -> str:
+    """What ``famulus`` prints with the settings of the worker."""
+    done = subprocess.run(
+        [str(BIN / "famulus"), *arguments], env=worker.env, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def lag(worker: Worker) -> int | None:
+    """What ``famulus topics`` says of the transactions."""
+    found: int | None = {one["topic"]: one["lag"] for one in json.loads(command(worker, "topics", "--json"))}[
+        "user-transactions"
+    ]
+    return found
+
+
 @pytest.mark.parametrize("host", ["nowhere.invalid:9092", "closed"])
 def test_a_worker_without_a_broker_says_so_and_ends(tmp_path: Path, host: str) -> None:
     address = f"127.0.0.1:{free_ports(1)[0]}" if host == "closed" else host
@@ -188,15 +239,28 @@ def test_a_worker_logs_in_over_tls(tmp_path: Path, secure: KafkaBroker) -> None:
         assert secure_kafka.PASSWORD not in worker.log_text()
 
 
-async def test_a_client_proves_its_password_without_sending_it(secure: KafkaBroker) -> None:
+@pytest.mark.parametrize("mechanism", [SaslMechanism.SCRAM_SHA_256, SaslMechanism.SCRAM_SHA_512])
+async def test_a_client_proves_its_password_without_sending_it(secure: KafkaBroker, mechanism: SaslMechanism) -> None:
     credentials = Credentials(
         protocol=SecurityProtocol.SASL_PLAINTEXT,
-        mechanism=SaslMechanism.SCRAM_SHA_256,
+        mechanism=mechanism,
         username=secure_kafka.SCRAM_USER,
         password=secure_kafka.SCRAM_PASSWORD,
     )
     async with connect(f"kafka://127.0.0.1:{secure.ports['SASL']}", credentials) as client:
-        assert await client.create_topic("scram", 1)
+        assert await client.create_topic(f"proved-by-{mechanism}", 1)
+
+
+async def test_a_client_shows_a_certificate_of_its_own(secure: KafkaBroker) -> None:
+    url = f"kafka://127.0.0.1:{secure.ports['MUTUAL']}"
+    ca_file, cert_file, key_file = (secure.folder / name for name in ("ca.pem", "client.pem", "client.key"))
+    credentials = Credentials(protocol=SecurityProtocol.SSL, ca_file=ca_file, cert_file=cert_file, key_file=key_file)
+    async with connect(url, credentials) as client:
+        await client.create_topic("certified", 1)
+        assert await client.append("certified", [NewRecord(b"k", b"v")]) == [(0, 0)]
+    with pytest.raises(LogUnavailable, match="FAMULUS_KAFKA_SECURITY_PROTOCOL"):
+        async with connect(url, Credentials(protocol=SecurityProtocol.SSL, ca_file=ca_file)):
+            pass
 
 
 @pytest.mark.parametrize(
@@ -221,3 +285,58 @@ async def test_whoever_is_not_let_in_is_told_why(
     with pytest.raises(LogUnavailable, match=says):
         async with connect(f"kafka://127.0.0.1:{secure.ports[listener]}", credentials):
             pass
+
+
+def test_a_missing_right_ends_the_worker_with_one_line_that_names_it(tmp_path: Path, secure: KafkaBroker) -> None:
+    url = f"kafka://127.0.0.1:{secure.ports['SASL']}"
+    asyncio.run(seed(secure.url, 30))
+    asyncio.run(forbid(secure))
+    lacking = {
+        "reads": ("sessions", "exactly_once", "user-events"),
+        "writes": ("fraud", "exactly_once", "fraud-alerts"),
+        "writes-once": ("fraud", "at_least_once", "fraud-alerts"),
+        "joins": ("fraud", "at_least_once", "joins"),
+        "owns": ("fraud", "exactly_once", "owns-fraud-0"),
+    }
+    with ExitStack() as running:
+        workers = {
+            app_id: running.enter_context(Worker(tmp_path / app_id, broker=url, **login(app_id, job, guarantee)))
+            for app_id, (job, guarantee, _) in lacking.items()
+        }
+        told = command(Worker(tmp_path, broker=url, **login("hidden")), "doctor", "--json", code=1)
+        (wrong,) = [check for check in json.loads(told)["checks"] if check["verdict"] == "fail"]
+        assert wrong["name"] == "group hidden"
+        for app_id, (_, _, names) in lacking.items():
+            text = ended(workers[app_id], within=60)  # five of them start at once
+            (fatal,) = [line for line in text.splitlines() if "FATAL" in line]
+            assert "the broker does not allow it" in fatal
+            assert names in fatal
+            assert "Traceback" not in text
+            assert "Crashed reason" not in text
+            assert "in the clear" not in text
+
+
+def login(app_id: str, job: str = "fraud", guarantee: str = "exactly_once") -> dict[str, Any]:
+    """Settings of an application of the lesser user."""
+    return {
+        "FAMULUS_APP_ID": app_id,
+        "FAMULUS_JOBS": job,
+        "FAMULUS_PROCESSING_GUARANTEE": guarantee,
+        "FAMULUS_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "FAMULUS_KAFKA_SASL_USERNAME": secure_kafka.LESSER_USER,
+        "FAMULUS_KAFKA_SASL_PASSWORD": secure_kafka.LESSER_PASSWORD,
+    }
+
+
+async def forbid(broker: KafkaBroker) -> None:
+    """What the workers of the test above lack."""
+    async with connect(broker.url) as client:
+        await client.create_topic("user-events", CATALOGUE["user-events"].partitions)
+    for right, on, name in (
+        (Right.READ, On.TOPIC, "user-events"),
+        (Right.WRITE, On.TOPIC, "fraud-alerts"),
+        (Right.READ, On.GROUP, "joins"),
+        (Right.WRITE, On.TRANSACTIONAL_ID, "owns-fraud-0"),
+        (Right.DESCRIBE, On.GROUP, "hidden"),
+    ):
+        await refuse(broker, right, on, name)

@@ -13,7 +13,8 @@ from aiokafka import errors as kafka
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 
-from app.transport.kafka import internals, membership, quiet
+from app.transport.client import connect
+from app.transport.kafka import connection, internals, membership, quiet
 from app.transport.kafka.failures import in_our_words, translated
 from app.transport.kafka.metadata import partition_counts
 from models.errors import Fenced, LogError, LogUnavailable, RecordTooLarge, UnknownTopic
@@ -137,3 +138,29 @@ async def test_topics_are_asked_for_once_more_when_the_broker_closed_an_idle_con
     assert await partition_counts(IdleConnections(1)) == {"t": 2}
     with pytest.raises(kafka.KafkaConnectionError):
         await partition_counts(IdleConnections(2))
+
+
+async def test_something_else_that_listens_at_the_address_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "FIRST_ANSWER_SECONDS", 0.4)
+    monkeypatch.setattr(connection, "SERVER_SECONDS", 0.1)
+    quiet_ones: list[asyncio.StreamWriter] = []
+
+    def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        quiet_ones.append(writer)
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        started = monotonic()
+        with pytest.raises(LogUnavailable, match=r"no answer as from a broker.*FAMULUS_BROKER"):
+            async with connect(f"kafka://127.0.0.1:{port},127.0.0.1:{port}"):
+                pass
+        assert monotonic() - started < 20  # instead of 40 for each
+        for writer in quiet_ones:
+            writer.close()
+
+
+async def test_what_the_settings_ask_for_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    connection.Connection("kafka://127.0.0.1:9092")
+    for text in ("Sending username and password in the clear", "something else"):
+        logging.getLogger("aiokafka.conn").warning(text)
+    assert [record.getMessage() for record in caplog.records] == ["something else"]

@@ -11,6 +11,7 @@ import aiokafka
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.client import AIOKafkaClient
 
 from app.transport.client import OPTIONS, NewRecord
 from app.transport.credentials import OPEN, Credentials
@@ -45,9 +46,16 @@ class KafkaClient:
         self._clock = SystemClock()
 
     async def __aenter__(self) -> KafkaClient:
-        admin = AIOKafkaAdminClient(**self.connection.arguments("client"))
+        arguments = self.connection.arguments("client")
+        # The admin client would wait 40 s for the answer of whatever listens there; later, a busy broker may need its time.
+        first = AIOKafkaClient(**arguments, request_timeout_ms=self.connection.first_answer_ms)
+        admin = AIOKafkaAdminClient(**arguments)
         try:
             with connecting(self.connection.url):
+                try:
+                    await first.bootstrap()
+                finally:
+                    await first.close()
                 await admin.start()
         except BaseException:
             await admin.close()

@@ -6,9 +6,13 @@ import ssl
 from typing import Any
 
 from app.transport.credentials import OPEN, Credentials
+from app.transport.kafka import quiet
 from models.errors import SettingsError
 
 DEFAULT_PORT = 9092
+#: Whatever listens at the address has so long, over all servers, to answer as a broker; each server has so long at least.
+FIRST_ANSWER_SECONDS = 6.0
+SERVER_SECONDS = 2.0
 
 
 class Connection:
@@ -21,6 +25,7 @@ class Connection:
         self.url = broker_url
         self.servers = [_with_port(server) for server in rest.strip("/").split(",")]
         self.credentials = credentials
+        quiet.expected()
 
     def arguments(self, role: str) -> dict[str, Any]:
         """Keyword arguments for an aiokafka client; ``role`` tells its connections apart in the broker's logs and metrics."""
@@ -37,6 +42,11 @@ class Connection:
             arguments["sasl_plain_username"] = given.username
             arguments["sasl_plain_password"] = given.password
         return arguments
+
+    @property
+    def first_answer_ms(self) -> int:
+        """How long one server of the address may take for its first answer: with all of them silent, commands and workers still end soon."""
+        return int(1000 * max(SERVER_SECONDS, FIRST_ANSWER_SECONDS / len(self.servers)))
 
     def _tls(self) -> ssl.SSLContext:
         given = self.credentials

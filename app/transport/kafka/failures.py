@@ -82,7 +82,8 @@ def connecting(url: str) -> Iterator[None]:
     try:
         yield
     except (kafka.KafkaError, OSError, TimeoutError) as error:
-        reasons = "; ".join(dict.fromkeys(heard.messages)) or str(error)
+        said = (text + "no answer as from a broker" if text.endswith(": ") else text for text in heard.messages)
+        reasons = "; ".join(dict.fromkeys(said)) or str(error)
         if any(word in reasons for word in ("Sasl", "Authentication", "CERTIFICATE", "SSL")):
             fix = "check FAMULUS_KAFKA_SECURITY_PROTOCOL, FAMULUS_KAFKA_SASL_... and FAMULUS_KAFKA_SSL_..."
         else:

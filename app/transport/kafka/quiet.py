@@ -10,6 +10,9 @@ ECHO_SECONDS = 10.0
 #: Sentences remembered.
 _REMEMBERED = 500
 
+#: Said at each connection with SASL_PLAINTEXT and PLAIN, which whoever set them knows.
+_AS_WANTED = "Sending username and password in the clear"
+
 _LOGGERS = (
     "aiokafka",
     "aiokafka.conn",
@@ -44,6 +47,15 @@ class Echo(logging.Filter):
 
 
 _ECHO = Echo()
+
+
+def expected() -> None:
+    """Once or often, for commands as well: what the settings ask for is no warning."""
+    logging.getLogger("aiokafka.conn").addFilter(_unexpected)
+
+
+def _unexpected(record: logging.LogRecord) -> bool:
+    return record.msg != _AS_WANTED
 
 
 def install() -> None:
