@@ -318,6 +318,26 @@ async def test_without_postgres_events_get_the_default_profile_until_it_is_back(
         await recovers(made, "user1", DATABASE)
 
 
+async def test_a_killed_postgres_answers_on_no_connection_that_was_open(own_postgres: Any) -> None:
+    connection = await asyncpg.connect(own_postgres.url)
+    # Busy with something, a back end does not notice by itself that its server is gone.
+    busy = asyncio.create_task(connection.fetchval("SELECT count(*) FROM generate_series(1, 10000000000) AS busy"))
+    await until_async(lambda: _busy(own_postgres), within=5, what="the question is under way")
+    await asyncio.to_thread(own_postgres.kill)
+    await asyncio.wait([busy], timeout=1)
+    assert busy.done()
+    assert isinstance(busy.exception(), OSError | asyncpg.PostgresError)
+
+
+async def _busy(postgres: Any) -> bool:
+    connection = await asyncpg.connect(postgres.url)
+    try:
+        running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%AS busy' AND state = 'active'"
+        return bool(await connection.fetchval(running))
+    finally:
+        await connection.close()
+
+
 async def test_a_worker_that_starts_before_postgres_finds_it_later(own_postgres: Any) -> None:
     own_postgres.kill()
     async with lookup(own_postgres.url) as made:

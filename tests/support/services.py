@@ -65,6 +65,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _children(parent: int) -> list[int]:
+    """Processes that a process has started, whatever group or session they are in (PostgreSQL's each have their own)."""
+    listed = Path(f"/proc/{parent}/task/{parent}/children")
+    return [int(pid) for pid in listed.read_text().split()] if listed.exists() else []
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process can still do something; one whose end nobody has taken note of yet cannot."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in ("Z", "X")
+
+
 class Server:
     """A server process; ``with`` stops it."""
 
@@ -80,10 +95,22 @@ class Server:
         raise NotImplementedError
 
     def kill(self) -> None:
-        """kill -9."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(10)
+        """kill -9 of the server and of all its processes: nothing answers any more, on no connection."""
+        process = self.process
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(signal.SIGSTOP)  # so that it makes no further process meanwhile
+        children = _children(process.pid)
+        process.kill()
+        process.wait(10)
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while any(map(_runs, children)):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.what} is killed, but not its processes {children}")
+            time.sleep(0.005)
 
     def pause(self) -> None:
         """Let it hang: it accepts connections and answers nothing."""
