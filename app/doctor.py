@@ -25,6 +25,7 @@ from app.transport.client import BrokerClient, NewRecord
 from app.transport.embedded.location import SCHEME, locate
 from models.errors import FamulusError, LogError
 from models.topics import CATALOGUE
+from tables import series
 
 #: A service gets this long to answer.
 TIMEOUT_S = 5.0
@@ -74,9 +75,20 @@ async def examine(settings: Settings) -> AsyncIterator[Check]:
         yield check
     for check in _disks(settings):
         yield check
+    yield _compiled()
     yield await _web(settings)
     yield await _postgres(settings)
     yield await _redis(settings)
+
+
+def _compiled() -> Check:
+    if series.COMPILED:
+        return ok("compiled code", "in use")
+    return warn(
+        "compiled code",
+        "not installed: a user's history takes five times the memory, and a transaction a third more CPU",
+        "put a C compiler and Python's headers on this machine and install again",
+    )
 
 
 async def _broker(settings: Settings) -> AsyncIterator[Check]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from app.cli.main import COMMANDS, main
+from tables import series
 
 HIGH = {
     "rule_id": "HIGH",
@@ -448,10 +449,19 @@ def test_a_fresh_installation_is_healthy_but_for_its_missing_rules(
     monkeypatch.setenv("FAMULUS_WEB_PORT", str(unused_tcp_port))
     ended = cli("doctor", "--json")
     assert (ended.code, ended.json["ok"]) == (0, True)
-    assert {name for name, check in checks(ended).items() if check["verdict"] != "ok"} == {"rules"}
+    assert {name for name, check in checks(ended).items() if check["verdict"] != "ok"} - {"compiled code"} == {"rules"}
     text = cli("doctor").out
     assert "warn  rules: 0 rules" in text
     assert "famulus rules put" in text
+
+
+@pytest.mark.parametrize(("compiled", "verdict"), [(True, "ok"), (False, "warn")])
+def test_the_doctor_tells_whether_the_compiled_code_is_there(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, compiled: bool, verdict: str
+) -> None:
+    monkeypatch.setattr(series, "COMPILED", compiled)
+    ended = cli("doctor", "--json")
+    assert (ended.code, checks(ended)["compiled code"]["verdict"]) == (0, verdict)
 
 
 def test_the_doctor_names_a_wrong_partition_count(cli: Cli) -> None:
