@@ -14,6 +14,7 @@ cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memmove
 
@@ -106,7 +107,7 @@ cdef class Layout:
             raise OverflowError(f"{into[0].whole} is no time in ms")
         return 0
 
-    cdef object value(self, const Cell* cells, int cell):
+    cdef inline object value(self, const Cell* cells, int cell):
         if self.references[cell]:
             return <object> cells[cell].object
         if self.reals[cell]:
@@ -114,7 +115,13 @@ cdef class Layout:
         return cells[cell].whole
 
     cdef tuple fields_of(self, const Cell* cells):
-        return tuple([self.value(cells, self.places[number]) for number in range(len(self.names))])
+        cdef Py_ssize_t number, count = len(self.names)
+        fields = PyTuple_New(count)
+        for number in range(count):
+            value = self.value(cells, self.places[number])
+            Py_INCREF(value)  # the tuple takes one over
+            PyTuple_SET_ITEM(fields, number, value)
+        return <tuple> fields
 
     cdef object element(self, const Cell* cells):
         if not self.packed:
