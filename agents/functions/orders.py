@@ -2,7 +2,8 @@
 
 Each order takes one payment, whichever of the two comes first.  What has waited for five minutes is given up: ``PAYMENT_TIMEOUT`` for an
 order, ``ORDER_NOT_FOUND`` for a payment.  A repeat of an order (same id) or of a payment (same payment id) changes nothing, also after
-the first one was done with, for as long as ``REMEMBERED``.  A further payment for an order that has one finds no order.
+the first one was done with, for as long as ``REMEMBERED``.  A further payment for an order that has one pays nothing, as one without an
+order does, and is told like that: ``ORDER_NOT_FOUND``.
 """
 
 from __future__ import annotations
@@ -68,25 +69,32 @@ class OrderPaymentJoin(KeyedCoProcessFunction[Order, Payment, EnrichedOrder]):
         self._waiting.set(sum(1 for _ in self.pending.stored_keys()))
 
     def process_element1(self, event: Order, ctx: Context) -> list[EnrichedOrder] | None:
-        pending = self.pending.value() or Pending()
-        if pending.order is not None or self._known().order:
+        pending, done = self.pending.value(), self.done.value()
+        if (pending is not None and pending.order is not None) or (done is not None and done.order):
             self._repeats.inc()
+            return None
+        if pending is None:
+            self._wait(Pending(event, self._set(ctx)))
             return None
         for waiting in pending.payments:
             if self._match(event, waiting.payment):
-                self._unset(waiting.due_ms, ctx, pending, waiting)
                 pending.payments.remove(waiting)
+                self._unset(waiting.due_ms, ctx, pending)
                 self._keep(pending)
-                return [self._finish(event, waiting.payment, JoinStatus.MATCHED)]
+                return [self._finish(event, waiting.payment, JoinStatus.MATCHED, done)]
         pending.order, pending.due_ms = event, self._set(ctx)
-        self._keep(pending)
+        self.pending.update(pending)
         return None
 
     def process_element2(self, event: Payment, ctx: Context) -> list[EnrichedOrder] | None:
-        pending = self.pending.value() or Pending()
-        if event.payment_id in self._known().payments or any(
-            waiting.payment.payment_id == event.payment_id for waiting in pending.payments
-        ):
+        pending, done = self.pending.value(), self.done.value()
+        if done is not None and event.payment_id in done.payments:
+            self._repeats.inc()
+            return None
+        if pending is None:
+            self._wait(Pending(payments=[WaitingPayment(event, self._set(ctx))]))
+            return None
+        if any(waiting.payment.payment_id == event.payment_id for waiting in pending.payments):
             self._repeats.inc()
             return None
         order = pending.order
@@ -94,11 +102,11 @@ class OrderPaymentJoin(KeyedCoProcessFunction[Order, Payment, EnrichedOrder]):
             due, pending.order, pending.due_ms = pending.due_ms, None, 0
             self._unset(due, ctx, pending)
             self._keep(pending)
-            return [self._finish(order, event, JoinStatus.MATCHED)]
+            return [self._finish(order, event, JoinStatus.MATCHED, done)]
         if len(pending.payments) >= MAX_PAYMENTS:
             raise BadRecord(f"{MAX_PAYMENTS} payments wait for the order {ctx.key!r} already")
         pending.payments.append(WaitingPayment(event, self._set(ctx)))
-        self._keep(pending)
+        self.pending.update(pending)
         return None
 
     def on_timer(self, timestamp_ms: Millis, ctx: Context) -> list[EnrichedOrder] | None:
@@ -107,10 +115,10 @@ class OrderPaymentJoin(KeyedCoProcessFunction[Order, Payment, EnrichedOrder]):
             return None
         given_up = []
         if pending.order is not None and pending.due_ms <= timestamp_ms:
-            given_up.append(self._finish(pending.order, None, JoinStatus.PAYMENT_TIMEOUT))
+            given_up.append(self._finish(pending.order, None, JoinStatus.PAYMENT_TIMEOUT, self.done.value()))
             pending.order, pending.due_ms = None, 0
         for waiting in [one for one in pending.payments if one.due_ms <= timestamp_ms]:
-            given_up.append(self._finish(None, waiting.payment, JoinStatus.ORDER_NOT_FOUND))
+            given_up.append(self._finish(None, waiting.payment, JoinStatus.ORDER_NOT_FOUND, self.done.value()))
             pending.payments.remove(waiting)
         self._keep(pending)
         return given_up
@@ -118,8 +126,10 @@ class OrderPaymentJoin(KeyedCoProcessFunction[Order, Payment, EnrichedOrder]):
     def _match(self, order: Order, payment: Payment) -> bool:
         return not self._by_event_time or abs(order.timestamp - payment.timestamp) < _TIMEOUT_MS
 
-    def _finish(self, order: Order | None, payment: Payment | None, status: JoinStatus) -> EnrichedOrder:
-        done = self._known()
+    def _finish(
+        self, order: Order | None, payment: Payment | None, status: JoinStatus, done: Done | None
+    ) -> EnrichedOrder:
+        done = done or Done()
         if order is not None:
             done.order = True
         if payment is not None:
@@ -128,17 +138,18 @@ class OrderPaymentJoin(KeyedCoProcessFunction[Order, Payment, EnrichedOrder]):
         self._outcomes[status].inc()
         return EnrichedOrder(order, payment, status)
 
-    def _known(self) -> Done:
-        return self.done.value() or Done()
+    def _wait(self, pending: Pending) -> None:
+        """The first of an order id is there."""
+        self.pending.update(pending)
+        self._waiting.set(self._waiting.value + 1)
 
     def _keep(self, pending: Pending) -> None:
-        there = self.pending.value() is not None
+        """Something of an order id is done with."""
         if pending.order is None and not pending.payments:
             self.pending.clear()
-            self._waiting.set(self._waiting.value - there)
+            self._waiting.set(self._waiting.value - 1)
         else:
             self.pending.update(pending)
-            self._waiting.set(self._waiting.value + (not there))
 
     # -- timers: one per time at which something of the order id is due
 
@@ -151,10 +162,10 @@ class OrderPaymentJoin(KeyedCoProcessFunction[Order, Payment, EnrichedOrder]):
             ctx.timers.register_processing_time(due)
         return due
 
-    def _unset(self, due_ms: Millis, ctx: Context, pending: Pending, gone: WaitingPayment | None = None) -> None:
-        """Delete the timer, unless something else of the order id is due then, too."""
+    def _unset(self, due_ms: Millis, ctx: Context, pending: Pending) -> None:
+        """Delete the timer, unless something that still waits of the order id is due then, too."""
         if (pending.order is not None and pending.due_ms == due_ms) or any(
-            waiting.due_ms == due_ms for waiting in pending.payments if waiting is not gone
+            waiting.due_ms == due_ms for waiting in pending.payments
         ):
             return
         if self._by_event_time:

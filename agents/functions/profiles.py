@@ -7,12 +7,13 @@ from datetime import timedelta
 
 import msgspec
 
+from agents.functions.recent import RecentEvents
 from agents.operator import Context, KeyedProcessFunction
 from models.alerts import Alert, alert_id
 from models.events import EventType, UserEvent
 from models.rules import RiskLevel
 from models.time import Millis, millis
-from tables import ListState, ValueState
+from tables import ValueState
 
 RECENT_EVENTS = 10
 
@@ -54,47 +55,38 @@ class UserActivity(msgspec.Struct, gc=False):
 
 
 class Pattern(msgspec.Struct, frozen=True):
-    """A suspicious pattern that an event may complete.
+    """A suspicious pattern that an event of type ``trigger`` may complete.
 
-    ``completes`` looks at the user's last ten events, by arrival, of which the last is the event in hand, and gives those that make the
-    pattern, or nothing.
+    ``completes`` gets that event and those among the user's last ten, by arrival and this one included, that are of type ``made_of``.  It
+    gives the events that make the pattern, or nothing.
     """
 
     rule_id: str
     description: str
     risk_level: RiskLevel
     trigger: str
-    completes: Callable[[Sequence[UserEvent]], Sequence[UserEvent]]
+    made_of: str
+    completes: Callable[[UserEvent, Sequence[UserEvent]], Sequence[UserEvent]]
 
 
-def _failed_before(events: Sequence[UserEvent], within_ms: Millis) -> list[UserEvent]:
-    now = events[-1].timestamp
-    return [
-        event
-        for event in events
-        if event.event_type == EventType.LOGIN_FAILED and abs(now - event.timestamp) < within_ms
-    ]
+def _within(events: Sequence[UserEvent], now_ms: Millis, within_ms: Millis) -> list[UserEvent]:
+    return [event for event in events if abs(now_ms - event.timestamp) < within_ms]
 
 
-def _takeover(events: Sequence[UserEvent]) -> Sequence[UserEvent]:
-    failed = _failed_before(events, _TEN_MINUTES)
-    return [*failed, events[-1]] if len(failed) >= 3 else ()
+def _takeover(change: UserEvent, failures: Sequence[UserEvent]) -> Sequence[UserEvent]:
+    failed = _within(failures, change.timestamp, _TEN_MINUTES)
+    return [*failed, change] if len(failed) >= 3 else ()
 
 
-def _guessing(events: Sequence[UserEvent]) -> Sequence[UserEvent]:
+def _guessing(failure: UserEvent, failures: Sequence[UserEvent]) -> Sequence[UserEvent]:
     # Exactly five: the sixth failure is no news.
-    failed = _failed_before(events, _MINUTE)
+    failed = _within(failures, failure.timestamp, _MINUTE)
     return failed if len(failed) == 5 else ()
 
 
-def _spree(events: Sequence[UserEvent]) -> Sequence[UserEvent]:
-    purchase = events[-1]
-    changes = [
-        event
-        for event in events
-        if event.event_type == EventType.PASSWORD_CHANGE and 0 <= purchase.timestamp - event.timestamp < _TEN_MINUTES
-    ]
-    return [*changes, purchase] if changes else ()
+def _spree(purchase: UserEvent, changes: Sequence[UserEvent]) -> Sequence[UserEvent]:
+    before = [event for event in changes if 0 <= purchase.timestamp - event.timestamp < _TEN_MINUTES]
+    return [*before, purchase] if before else ()
 
 
 PATTERNS = (
@@ -103,12 +95,14 @@ PATTERNS = (
         "Three failed log-ins or more, then a password change, within ten minutes",
         RiskLevel.HIGH,
         EventType.PASSWORD_CHANGE,
+        EventType.LOGIN_FAILED,
         _takeover,
     ),
     Pattern(
         "PATTERN_GUESSING",
         "Five failed log-ins within a minute",
         RiskLevel.MEDIUM,
+        EventType.LOGIN_FAILED,
         EventType.LOGIN_FAILED,
         _guessing,
     ),
@@ -117,6 +111,7 @@ PATTERNS = (
         "A purchase within ten minutes of a password change",
         RiskLevel.LOW,
         EventType.PURCHASE,
+        EventType.PASSWORD_CHANGE,
         _spree,
     ),
 )
@@ -131,7 +126,7 @@ class UserProfiles(KeyedProcessFunction[UserEvent, Alert]):
     """Keeps profile, last ten events and number of events per user; emits an alert per suspicious pattern that an event completes."""
 
     profile = ValueState(UserActivity)
-    recent = ListState(UserEvent, keep_last=RECENT_EVENTS)
+    recent = RecentEvents(keep_last=RECENT_EVENTS)
     user_counts = ValueState(int, name="user-counts")
 
     def process_element(self, event: UserEvent, ctx: Context) -> list[Alert] | None:
@@ -141,17 +136,20 @@ class UserProfiles(KeyedProcessFunction[UserEvent, Alert]):
         profile.update_from(event)
         self.profile.update(profile)
         self.user_counts.update((self.user_counts.value() or 0) + 1)
-        self.recent.add(event)
+        recent = self.recent.add(event)
         patterns = _BY_TRIGGER.get(event.event_type)
         if patterns is None:
             return None
-        recent = self.recent.get()
-        found = ((pattern, pattern.completes(recent)) for pattern in patterns)
-        return [_alert(pattern, events, ctx) for pattern, events in found if events]
+        alerts = []
+        for pattern in patterns:
+            parts = recent.events(pattern.made_of) if pattern.made_of in recent.types else ()
+            events = pattern.completes(event, parts) if parts else ()
+            if events:
+                alerts.append(_alert(pattern, event, events, ctx))
+        return alerts
 
 
-def _alert(pattern: Pattern, events: Sequence[UserEvent], ctx: Context) -> Alert:
-    event = events[-1]
+def _alert(pattern: Pattern, event: UserEvent, events: Sequence[UserEvent], ctx: Context) -> Alert:
     return Alert(
         alert_id=alert_id(pattern.rule_id, 1, event.event_id),
         user_id=event.user_id,

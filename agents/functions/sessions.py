@@ -6,24 +6,28 @@ session that would be closed already goes to ``late-events``.
 
 A user has one open session, held in states of their own so that each event changes little of it.  Only while the watermark lags behind
 may there be earlier ones that are not closed yet; these are whole values in ``earlier``.
+
+What nearly every event changes is one value, ``metrics``: a row of the changelog costs as much as handling the event does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from copy import copy
+from collections.abc import Iterator
 from datetime import timedelta
+from sys import intern
 
 import msgspec
 
-from agents.functions.recent import RecentEvent, RecentEvents, pack
+from agents.functions.recent import RecentEvents
 from agents.operator import Context, KeyedProcessFunction, OutputTag
 from models.events import EventType, UserEvent
 from models.sessions import SessionEvent, SessionEventType, SessionInsight, SessionMetrics, SessionSummary
 from models.time import Millis, millis
-from tables import MapState, Ttl, ValueState
+from tables import MapState, ValueState
 
 GAP = timedelta(minutes=30)
+#: For how long after its last change, by the clock, a session's metrics can be asked for.
+FRESH = timedelta(hours=2)
 #: A session with more events than this is engaged.
 ENGAGED_EVENTS = 10
 RECENT_EVENTS = 10
@@ -35,6 +39,52 @@ SESSION_EVENTS = OutputTag[SessionEvent]("session-events")
 SUMMARIES = OutputTag[SessionSummary]("session-summaries")
 
 _GAP_MS = millis(GAP)
+_FRESH_MS = millis(FRESH)
+
+
+class CurrentMetrics(msgspec.Struct, array_like=True, gc=False):
+    """Of the session that is open: its metrics, and when by the clock they were last changed.
+
+    ``session_id`` is that of the latest event that has one, and ``id_events`` the number of its events; the state ``ids`` counts the
+    others'.  ``several``: there are earlier sessions, too.
+    """
+
+    event_count: int
+    first_ms: Millis
+    last_ms: Millis
+    purchases: int
+    changed_ms: Millis
+    session_id: str | None = None
+    id_events: int = 0
+    several: bool = False
+
+    def shown(self) -> SessionMetrics:
+        return SessionMetrics(self.event_count, self.first_ms, self.last_ms, self.purchases)
+
+
+class FreshMetrics(ValueState[CurrentMetrics]):
+    """Metrics that queries find for ``FRESH``.
+
+    That is no ``Ttl``, which would take them from the timer as well that ends the session: time may jump by more than any time to live,
+    as it does while no worker runs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(CurrentMetrics)
+
+    def look(self, key: str) -> SessionMetrics | None:
+        metrics = self._looked(key)
+        return None if metrics is None or self._is_stale(metrics) else metrics.shown()
+
+    def stored_keys(self) -> Iterator[str]:
+        return (key for key in super().stored_keys() if not self._is_stale(self._looked(key)))
+
+    def open_keys(self) -> Iterator[str]:
+        """All keys with an open session."""
+        return super().stored_keys()
+
+    def _is_stale(self, metrics: CurrentMetrics) -> bool:
+        return self._context.processing_time_ms >= metrics.changed_ms + _FRESH_MS
 
 
 class OpenSession(msgspec.Struct):
@@ -77,10 +127,7 @@ class OpenSession(msgspec.Struct):
 class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
     """Insight per event; steps and summaries of sessions to the side."""
 
-    #: what the session's end is made of.  It must not expire before the timer that reads it: time may jump by more than any time to live.
-    session = ValueState(SessionMetrics)
-    #: the same, to be asked for while the session is fresh
-    metrics = ValueState(SessionMetrics, ttl=Ttl(timedelta(hours=2)))
+    metrics = FreshMetrics()
     recent = RecentEvents(keep_last=RECENT_EVENTS)
     pages = MapState(str, int)
     ids = MapState(str, int)
@@ -93,18 +140,14 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
         self._converted = ctx.metrics.counter("sessions_converted")
         self._open_now = ctx.metrics.gauge("sessions_open")
         self._open_now.set(
-            sum(1 for _ in self.session.stored_keys())
+            sum(1 for _ in self.metrics.open_keys())
             + sum(len(self.earlier.look(key) or ()) for key in self.earlier.stored_keys())
         )
 
     def process_element(self, event: UserEvent, ctx: Context) -> list[SessionInsight] | None:
         timestamp = event.timestamp
-        metrics = self.session.value()
-        if (
-            metrics is None
-            or not metrics.first_ms - _GAP_MS < timestamp < metrics.last_ms + _GAP_MS
-            or self.earlier.value()
-        ):
+        metrics = self.metrics.value()
+        if metrics is None or metrics.several or not metrics.first_ms - _GAP_MS < timestamp < metrics.last_ms + _GAP_MS:
             return self._settle(event, ctx)
         # Nearly every event: one more of the session that is open.
         metrics.event_count += 1
@@ -113,19 +156,33 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
         elif timestamp < metrics.first_ms:
             metrics.first_ms = timestamp
             self.start.update(timestamp)
-        if event.event_type == EventType.PURCHASE:
+        kind, session_id = event.event_type, event.session_id
+        if kind == EventType.PAGE_VIEW:
+            if event.page is not None:
+                _count_one(self.pages, intern(event.page))
+        elif kind == EventType.PURCHASE:
             metrics.purchases += 1
-        elif event.event_type == EventType.PAGE_VIEW and event.page is not None:
-            _count_one(self.pages, event.page)
-        self.session.update(metrics)
+        if session_id is not None:
+            if session_id != metrics.session_id:
+                self._change_id(metrics, session_id)
+            metrics.id_events += 1
+        metrics.changed_ms = ctx.processing_time_ms
         self.metrics.update(metrics)
-        self.recent.add(pack(event))
-        if event.session_id is not None:
-            _count_one(self.ids, event.session_id)
+        types = self.recent.add(event).types.copy()
         ctx.output(
             SESSION_EVENTS, SessionEvent(SessionEventType.EVENT_PROCESSED, event.user_id, metrics.first_ms, timestamp)
         )
-        return [_insight(event.user_id, metrics, self.recent.get())]
+        return [_insight(event.user_id, metrics, types)]
+
+    def _change_id(self, metrics: CurrentMetrics, session_id: str) -> None:
+        """Count the events of another session id from here on."""
+        if metrics.session_id is not None:
+            self.ids.put(metrics.session_id, metrics.id_events)
+        known = self.ids.get(session_id)
+        if known is None and len(self.ids) >= MAX_NAMES:
+            session_id = OTHER
+            known = self.ids.get(session_id)
+        metrics.session_id, metrics.id_events = session_id, known or 0
 
     def on_timer(self, timestamp_ms: Millis, ctx: Context) -> None:
         """There is one timer per session, set when it began; what has happened since sets it anew."""
@@ -134,9 +191,12 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
             still = [session for session in earlier if not self._over(session, timestamp_ms, ctx)]
             if len(still) < len(earlier):
                 self._keep_earlier(still)
-        metrics = self.session.value()
+        metrics = self.metrics.value()
         if metrics is None:
             return
+        if metrics.several and not self.earlier.value():
+            metrics.several = False
+            self.metrics.update(metrics)
         if metrics.last_ms + _GAP_MS > timestamp_ms:
             ctx.timers.register_event_time(metrics.last_ms + _GAP_MS)
         else:
@@ -155,7 +215,7 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
 
     def _settle(self, event: UserEvent, ctx: Context) -> list[SessionInsight] | None:
         """Find the sessions that the event belongs to, in order of time: none, one, or two that it makes one."""
-        metrics = self.session.value()
+        metrics = self.metrics.value()
         sessions = list(self.earlier.value() or ())
         if metrics is not None:
             sessions.append(self._current(metrics))
@@ -180,25 +240,25 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
         session.add(event)
         sessions.sort(key=lambda one: one.metrics.first_ms)
         self._clear()
-        self._make_current(sessions[-1])
+        self._make_current(sessions[-1], several=len(sessions) > 1, now_ms=ctx.processing_time_ms)
         self._keep_earlier(sessions[:-1])
         ctx.output(SESSION_EVENTS, _step(SessionEventType.EVENT_PROCESSED, event.user_id, session.metrics, event))
-        return [_insight(event.user_id, session.metrics, session.recent)]
+        return [_insight(event.user_id, session.metrics, [one.event_type for one in session.recent])]
 
-    def _current(self, metrics: SessionMetrics) -> OpenSession:
+    def _current(self, metrics: CurrentMetrics) -> OpenSession:
         # Copies: the states are about to change.
-        return OpenSession(
-            copy(metrics),
-            dict(self.pages.entries()),
-            dict(self.ids.entries()),
-            [one.unpack() for one in self.recent.get()],
-        )
+        ids = dict(self.ids.entries())
+        if metrics.session_id is not None:
+            ids[metrics.session_id] = metrics.id_events
+        return OpenSession(metrics.shown(), dict(self.pages.entries()), ids, self.recent.events())
 
-    def _make_current(self, session: OpenSession) -> None:
-        self.session.update(session.metrics)
-        self.metrics.update(session.metrics)
-        self.start.update(session.metrics.first_ms)
-        self.recent.update(map(pack, session.recent))
+    def _make_current(self, session: OpenSession, *, several: bool, now_ms: Millis) -> None:
+        one = session.metrics
+        self.metrics.update(
+            CurrentMetrics(one.event_count, one.first_ms, one.last_ms, one.purchases, now_ms, several=several)
+        )
+        self.start.update(one.first_ms)
+        self.recent.replace(session.recent)
         for page, count in session.pages.items():
             self.pages.put(page, count)
         for session_id, count in session.ids.items():
@@ -211,7 +271,6 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
             self.earlier.clear()
 
     def _clear(self) -> None:
-        self.session.clear()
         self.metrics.clear()
         self.start.clear()
         self.recent.clear()
@@ -247,8 +306,7 @@ def _step(
     return SessionEvent(kind, user_id, metrics.first_ms, metrics.last_ms if event is None else event.timestamp)
 
 
-def _insight(user_id: str, metrics: SessionMetrics, recent: Sequence[UserEvent | RecentEvent]) -> SessionInsight:
-    types = [event.event_type for event in recent]
+def _insight(user_id: str, metrics: SessionMetrics | CurrentMetrics, types: list[str]) -> SessionInsight:
     return SessionInsight(
         user_id=user_id,
         event_count=metrics.event_count,

@@ -35,9 +35,7 @@ class Emitted:
                 lane.totals.emitted += len(task.outputs)
             task.outputs.clear()
         if task.sides:
-            for tag, key, value in task.sides:
-                self._add(lane.side_topic(tag), [(key.encode(), task._encode(value), None)])
-            task.sides.clear()
+            self._take_sides(task)
         if task.refused:
             tp = TopicPartition(topic, self._source.partition)
             for record, reason in task.refused:
@@ -46,6 +44,20 @@ class Emitted:
         if isinstance(task, OperatorTask) and task.timer_errors:
             self._dead_timers(task.timer_errors)
             task.timer_errors.clear()
+
+    def _take_sides(self, task: OperatorTask | AsyncTask) -> None:
+        # By topic first: a job may have one for each record.
+        encode = task._encode
+        of_topic: dict[str, list[Output]] = {}
+        of_tag: dict[str, list[Output]] = {}
+        for tag, key, value in task.sides:
+            outputs = of_tag.get(tag)
+            if outputs is None:
+                outputs = of_tag[tag] = of_topic.setdefault(self._lane.side_topic(tag), [])
+            outputs.append((key.encode(), encode(value), None))
+        task.sides.clear()
+        for topic, outputs in of_topic.items():
+            self._add(topic, outputs)
 
     def _add(self, topic: str, records: list[Output]) -> None:
         sink = self._lane.sink

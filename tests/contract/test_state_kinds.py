@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from agents.functions.recent import RecentEvents
+from models.events import UserEvent
 from tables import AggregateFunction, AggregatingState, ListState, MapState, ReducingState, TimeSeriesState, ValueState
 from tables.series import PlainSeries
 from tests.contract.state_kit import START, Bed, LogRecord
@@ -182,6 +184,27 @@ class PlainTimeSeries(TimeSeriesState[Any]):
         self.items_type = partial(PlainSeries, self.shape)
 
 
+def user_event(number: int) -> UserEvent:
+    return UserEvent(event_id=f"e{number}", user_id="u", event_type="CLICK", timestamp=START)
+
+
+def recent_step(rng: random.Random, state: Any, model: Model, key: str, now: int) -> None:
+    dice = rng.random()
+    new = [user_event(rng.randrange(1000)) for _ in range(rng.choice((1, 1, 1, 3, 30)))]
+    if dice < 0.08:
+        state.clear()
+        model.pop(key, None)
+    elif dice < 0.16:
+        state.replace(new)
+        model[key] = new[-10:]
+    else:
+        for event in new:
+            kept = state.add(event)
+        model[key] = [*model.get(key, []), *new][-10:]
+        assert kept.events() == model[key]
+    assert state.events() == model.get(key, [])
+
+
 KINDS: dict[str, tuple[Callable[[], Any], Step]] = {
     "value": (lambda: ValueState(int), value_step),
     "reducing": (lambda: ReducingState(int, lambda a, b: a + b), reduce_step),
@@ -201,6 +224,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Step]] = {
         series_step,
     ),
     "map": (lambda: MapState(str, int), map_step),
+    "recent-events": (lambda: RecentEvents(keep_last=10), recent_step),
 }
 
 
@@ -327,6 +351,11 @@ def _fill(bed: Bed, kind: str, number: int) -> None:
     elif kind == "value":
         state.update(number)
     elif kind in ("series", "series-plain", "list-keep-for"):
+
+
+    elif kind == "recent-events":
+        state.add(user_event(number))
+    elif kind in ("series", "list-keep-for"):
         state.add(Point(START + number, number))
     else:
         state.add(number)

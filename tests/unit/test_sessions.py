@@ -16,7 +16,7 @@ from tests.support import models
 from tests.support.events import MINUTE_MS, START_MS, user_events
 
 GAP_MS = models.GAP_MS
-STATES = ("session", "metrics", "recent", "pages", "ids", "start", "earlier")
+STATES = ("metrics", "recent", "pages", "ids", "start", "earlier")
 
 
 def harness(**options: Any) -> OperatorHarness:
@@ -203,6 +203,7 @@ def test_metrics_expire_after_two_hours_but_the_summary_does_not_depend_on_them(
     made.process(event(0))
     made.advance_processing_time(timedelta(hours=2))
     assert made.state("metrics", "u") is None
+    assert list(made.keys("metrics")) == []
     made.process(event(600, user="another"))
     made.watermark(at(600))
     assert [one.user_id for one in summaries(made)] == ["u"]
