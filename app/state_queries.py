@@ -12,7 +12,7 @@ from agents.lane import Lane, LanePartition
 from app.queries import OperatorInfo, StateAnswer, StateInfo, StatePage
 from models.errors import NotFound, StateUnavailable
 from models.partitioning import partition_of
-from tables.state import KeyedState, declared_states
+from tables.state import declared_states
 
 
 class Worker(Protocol):
@@ -34,13 +34,15 @@ class LocalStateQueries:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        #: operator uid -> its states
+        self._states: dict[str, Sequence[StateInfo]] = {}
 
     def operators(self) -> list[OperatorInfo]:
         return [self._info(lane) for lane in self._worker.lanes]
 
     async def get(self, operator: str, state: str, key: str) -> StateAnswer:
         lane = self._lane(operator)
-        self._declared(lane, state)
+        self._must_have(lane, state)
         opened = self._owner(lane, key)
         value = opened.task.states[state].look(key)
         if value is None:
@@ -49,7 +51,7 @@ class LocalStateQueries:
 
     async def list(self, operator: str, state: str, prefix: str, limit: int, cursor: str | None) -> StatePage:
         lane = self._lane(operator)
-        self._declared(lane, state)
+        self._must_have(lane, state)
         found: list[tuple[str, int]] = []
         for number in list(lane.partitions):
             opened = lane.partitions.get(number)
@@ -111,12 +113,21 @@ class LocalStateQueries:
         names = ", ".join(sorted(lane.spec.uid for lane in self._worker.lanes)) or "none"
         raise NotFound(f"no operator {operator!r} runs here; there are: {names}")
 
-    def _declared(self, lane: Lane, state: str) -> KeyedState:
-        declared = declared_states(lane.spec.function())
-        if state not in declared:
-            names = ", ".join(declared) or "none"
-            raise NotFound(f"operator {lane.spec.uid!r} has no state {state!r}; there are: {names}")
-        return declared[state][1]
+    def _must_have(self, lane: Lane, state: str) -> None:
+        names = [info.name for info in self._states_of(lane)]
+        if state not in names:
+            raise NotFound(
+                f"operator {lane.spec.uid!r} has no state {state!r}; there are: {', '.join(names) or 'none'}"
+            )
+
+    def _states_of(self, lane: Lane) -> Sequence[StateInfo]:
+        # Kept: a function is made for it.
+        found = self._states.get(lane.spec.uid)
+        if found is None:
+            declared = declared_states(lane.spec.function())
+            found = [StateInfo(name, state.kind, "string") for name, (_, state) in declared.items()]
+            self._states[lane.spec.uid] = found
+        return found
 
     def _owner(self, lane: Lane, key: str) -> LanePartition:
         partition = partition_of(key.encode(), self._count(lane))
@@ -143,7 +154,6 @@ class LocalStateQueries:
         )
 
     def _info(self, lane: Lane) -> OperatorInfo:
-        states = declared_states(lane.spec.function())
         highwater = getattr(self._worker.consumer, "highwater", None)
         lag = {}
         for number, opened in lane.partitions.items():
@@ -152,7 +162,7 @@ class LocalStateQueries:
         return OperatorInfo(
             uid=lane.spec.uid,
             name=lane.spec.name,
-            states=[StateInfo(name, state.kind, "string") for name, (_, state) in states.items()],
+            states=self._states_of(lane),
             partitions=sorted(lane.partitions),
             watermarks=lane.watermarks(),
             lag=lag,

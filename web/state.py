@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 
 from app.queries import StateAnswer, StatePage
 from app.routed_queries import FORWARDED, caller, forwarded
+from models.errors import NotFound
 from models.time import NO_TIME, Millis
 from web.encoding import answer, encode, plain
 from web.paging import CURSOR, cursor_after, limit_of, limit_query, name_after
@@ -50,17 +51,24 @@ class StatePageAnswer(msgspec.Struct):
 def routes(services: Services) -> Sequence[Route]:
     async def one(request: web.Request) -> web.StreamResponse:
         names = request.match_info
-        _must_exist(services, names["operator"], names["state"])
+        operator, state = names["operator"], names["state"]
         _tell_who_asks(request)
-        found = await services.queries.get(names["operator"], names["state"], names["key"])
+        try:
+            found = await services.queries.get(operator, state, names["key"])
+        except NotFound:
+            _must_exist(services, operator, state)
+            raise
         return answer(_value(found))
 
     async def page(request: web.Request) -> web.StreamResponse:
         operator, state = request.match_info["operator"], request.match_info["state"]
         limit, cursor = limit_of(request, DEFAULT_LIMIT, MAX_LIMIT), name_after(request)
-        _must_exist(services, operator, state)
         _tell_who_asks(request)
-        found = await services.queries.list(operator, state, request.query.get("prefix", ""), limit, cursor)
+        try:
+            found = await services.queries.list(operator, state, request.query.get("prefix", ""), limit, cursor)
+        except NotFound:
+            _must_exist(services, operator, state)
+            raise
         items, last = _within(found, PAGE_BYTES)
         body = {
             "operator": operator,
@@ -107,7 +115,7 @@ def _tell_who_asks(request: web.Request) -> None:
 
 
 def _must_exist(services: Services, operator: str, state: str) -> None:
-    """A problem 404 that says what exists."""
+    """A problem 404 that says what exists.  It asks every operator, so only after something was not found."""
     operators = {info.uid: info for info in services.queries.operators()}
     if operator not in operators:
         known = sorted(operators)

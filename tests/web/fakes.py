@@ -91,6 +91,7 @@ class MemoryState:
         ]
 
     async def get(self, operator: str, state: str, key: str) -> StateAnswer:
+        self._must_exist(operator, state)
         if key in self.recovering:
             raise StateUnavailable("Partition 1 is being recovered.")
         if key not in self.values:
@@ -98,9 +99,15 @@ class MemoryState:
         return StateAnswer(operator, state, key, self.values[key], 1, 4_711, NOW_MS)
 
     async def list(self, operator: str, state: str, prefix: str, limit: int, cursor: str | None) -> StatePage:
+        self._must_exist(operator, state)
         keys = sorted(k for k in self.values if k.startswith(prefix) and (cursor is None or k > cursor))
         answers = [StateAnswer(operator, state, key, self.values[key], 1, 4_711, NOW_MS) for key in keys[:limit]]
         return StatePage(answers, keys[limit - 1] if len(keys) > limit else None, bool(self.recovering))
+
+    @staticmethod
+    def _must_exist(operator: str, state: str) -> None:
+        if (operator, state) != ("fraud", "history"):
+            raise NotFound(f"There is no state {operator}/{state}.")
 
 
 @dataclass

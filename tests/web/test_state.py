@@ -52,6 +52,14 @@ async def test_an_operator_has_no_watermark_before_each_of_its_partitions_has(
     assert [part["watermark"] for part in operator["partitions"]] == [NOW_MS, None, None, None]
 
 
+async def test_a_query_that_finds_its_key_does_not_ask_about_all_operators(
+    client: Client, behind: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(type(behind.state), "operators")
+    await body(client, "/v1/state/fraud/history/user42")
+    await body(client, "/v1/state/fraud/history")
+
+
 async def test_a_key_answers_with_its_value_by_field_name_and_how_fresh_it_is(client: Client) -> None:
     assert await body(client, "/v1/state/fraud/history/user42") == {
         "operator": "fraud",
