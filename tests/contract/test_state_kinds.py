@@ -350,12 +350,9 @@ def _fill(bed: Bed, kind: str, number: int) -> None:
         state.put(str(number), number)
     elif kind == "value":
         state.update(number)
-    elif kind in ("series", "series-plain", "list-keep-for"):
-
-
     elif kind == "recent-events":
         state.add(user_event(number))
-    elif kind in ("series", "list-keep-for"):
+    elif kind in ("series", "series-plain", "list-keep-for"):
         state.add(Point(START + number, number))
     else:
         state.add(number)
