@@ -86,7 +86,7 @@ def _compiled() -> Check:
         return ok("compiled code", "in use")
     return warn(
         "compiled code",
-        "not installed: a user's history takes five times the memory, and a transaction a third more CPU",
+        "not installed: users' histories take two or three times the memory, and a transaction a third more CPU",
         "put a C compiler and Python's headers on this machine and install again",
     )
 

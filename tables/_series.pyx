@@ -2,7 +2,7 @@
 """``tables.series.PlainSeries``, compiled: the same methods over elements that lie packed, side by side, in one block of memory.
 
 An element is taken apart into cells of 8 bytes: its time, its floats, and references for everything else; equal texts of all keys are
-one.  One of four fields takes 32 bytes instead of some 200 in five objects, and what is asked for lies where the processor has
+one.  One of four fields takes 32 bytes instead of some 160 in four objects, and what is asked for lies where the processor has
 just looked.  That, not the compiling, is most of the gain: see docs/performance.md.
 
 Block:  [latest] [previous] [element 0] ... [element ``length`` - 1] [room]
@@ -221,7 +221,7 @@ cdef class Series:
                 return 0
             room = self.length * 2  # most of it has been empty for a while
         else:
-            room = self.room + self.room // 2 + 2
+            room = self.room + self.room // 2 + 1
         block = <Cell*> PyMem_Realloc(self.block, (2 + room) * width * sizeof(Cell))
         if block is NULL:
             raise MemoryError
