@@ -1,4 +1,4 @@
-"""`make bench`: a short version of every benchmark, in about ten minutes on a quiet machine.
+"""`make bench`: a short version of every benchmark, in about a quarter of an hour on a quiet machine.
 
     python -m tests.bench                       all parts, short
     python -m tests.bench kafka latency         some of them
@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.bench import embedded, kafka, latency, restart
+from tests.bench import embedded, enrichment, jobs, kafka, latency, queries, restart
 from tests.bench.machine import busy_seconds
 from tests.bench.systems import AT_LEAST_ONCE, EXACTLY_ONCE
 from tests.support.kafka import NoKafka
@@ -56,12 +56,27 @@ def _restart(long: bool) -> None:
         restart.run(["kafka"], [EXACTLY_ONCE], [10_000, 200_000])
 
 
+def _jobs(long: bool) -> None:
+    jobs.run(count=1_000_000 if long else 400_000)
+
+
+def _enrichment(long: bool) -> None:
+    enrichment.run(count=500_000 if long else 100_000)
+
+
+def _queries(long: bool) -> None:
+    queries.run(rate=20_000, requests=1_000, seconds=60 if long else 15)
+
+
 #: name -> what it is, the benchmark
 PARTS: dict[str, tuple[str, Callable[[bool], None]]] = {
     "runtime": ("the operator runtime without a broker", _runtime),
     "embedded": ("the lane and plain Faust on the embedded log", _embedded),
     "kafka": ("the lane and its peers on Apache Kafka", _kafka),
     "latency": ("from produce() to the alert at 5,000 transactions a second", _latency),
+    "jobs": ("the other keyed jobs on Apache Kafka", _jobs),
+    "enrichment": ("the enrichment job with a warm Redis", _enrichment),
+    "queries": ("state queries beside 20,000 transactions a second", _queries),
     "restart": ("restart, the first alert after kill -9, memory per key", _restart),
 }
 

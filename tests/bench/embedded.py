@@ -50,7 +50,7 @@ def run(name: str, count: int, *, watch_memory: bool = False) -> dict[str, float
             while True:
                 left = asyncio.run(lag(job.broker))
                 if first is None and left <= count * 0.9:
-                    taken = max(count - left, processed(job)) if system.lane else count - left
+                    taken = max(count - left, processed(job.web_port)) if system.lane else count - left
                     first = Reading.now(process.pid), count - taken
                 reading = Reading.now(process.pid)
                 if watch_memory and count - left >= shown:

@@ -131,7 +131,7 @@ class Stage:
             done = sum(offset for tp, offset in (await client.committed(job.app_id)).items() if tp.topic == job.input)
             if first is None and done >= total * 0.1:
                 # The lane works ahead of its commits: what it has taken meanwhile does not count as still to do.
-                taken = max(done, processed(job)) if job.system.lane else done
+                taken = max(done, processed(job.web_port)) if job.system.lane else done
                 first = Reading.now(process.pid, self.pid), taken
             reading = Reading.now(process.pid, self.pid)
             if done >= total:
@@ -159,11 +159,11 @@ class Stage:
         }
 
 
-def processed(job: Job) -> int:
-    """Transactions that the lane has taken so far, committed or not."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{job.web_port}/metrics", timeout=10) as answer:
+def processed(web_port: int, operator: str = "fraud") -> int:
+    """Records that an operator of the worker has taken so far, committed or not."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{web_port}/metrics", timeout=10) as answer:
         for line in answer.read().decode().splitlines():
-            if line.startswith('famulus_records_processed_total{operator="fraud"'):
+            if line.startswith(f'famulus_records_processed_total{{operator="{operator}"'):
                 return int(float(line.split()[-1]))
     raise SystemExit("the lane's /metrics does not say how many records it has processed")
 

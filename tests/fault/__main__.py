@@ -20,7 +20,7 @@ from pathlib import Path
 from aiokafka.errors import KafkaError
 
 from models.errors import FamulusError
-from tests.fault import campaign
+from tests.fault import campaign, jobs
 from tests.fault.campaign import Plan
 from tests.fault.report import HEADER, Report
 from tests.fault.scenarios import SCENARIOS
@@ -59,9 +59,13 @@ def plans(chosen: argparse.Namespace) -> list[tuple[str, Plan]]:
 def runs(chosen: argparse.Namespace) -> Iterator[Callable[[], Report]]:
     """Every run, still to be done."""
     if chosen.scenarios is None:
-        for transport, plan in plans(chosen):
+        kills_of_fraud = [] if chosen.only_jobs else plans(chosen)
+        for transport, plan in kills_of_fraud:
             yield functools.partial(one_run, transport, plan, chosen.keep)
-    if not chosen.without_scenarios:
+        seeds = itertools.count(chosen.first + len(kills_of_fraud))
+        for _, transport, store in itertools.product(range(chosen.rounds), chosen.transports, chosen.stores):
+            yield functools.partial(jobs_run, transport, store, next(seeds), chosen)
+    if not (chosen.without_scenarios or chosen.only_jobs):
         for name in chosen.scenarios or SCENARIOS:
             work = functools.partial(SCENARIOS[name], seed=chosen.first)
             yield functools.partial(in_folder, f"{name} seed {chosen.first}", chosen.first, work, chosen.keep)
@@ -77,6 +81,25 @@ def one_run(transport: str, plan: Plan, keep: Path | None) -> Report:
             return campaign.run(folder, plan, broker=broker.url)
 
     return in_folder(plan.name(transport), plan.seed, work, keep)
+
+
+def jobs_run(transport: str, store: str, seed: int, chosen: argparse.Namespace) -> Report:
+    """As :func:`one_run`, with the input of all jobs but fraud."""
+    name = f"all other jobs {transport} {store}"
+
+    def work(folder: Path) -> Report:
+        def killed(broker: str | None) -> Report:
+            found = jobs.run(
+                folder, seed=seed, kills=chosen.kills, count=chosen.events, broker=broker, FAMULUS_STORE=f"{store}://"
+            )
+            return found.as_report(name)
+
+        if transport == "embedded":
+            return killed(None)
+        with KafkaBroker(folder / "kafka") as broker:
+            return killed(broker.url)
+
+    return in_folder(name, seed, work, chosen.keep)
 
 
 def in_folder(name: str, seed: int, work: Callable[[Path], Report], keep: Path | None) -> Report:
@@ -107,6 +130,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="faults per run")
     parser.add_argument("--count", type=int, default=100_000, help="transactions per run, at most")
     parser.add_argument("--rate", type=float, default=400, help="transactions a second")
+    parser.add_argument("--events", type=int, default=8_000, help="user events per run of the other jobs")
+    parser.add_argument("--only-jobs", action="store_true", help="only the runs of the other jobs")
     parser.add_argument("--keep", type=Path, help="where the folders of runs go; those that are not exact stay")
     chosen = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # brokers go away, and that is no news here

@@ -24,6 +24,7 @@ from models.topics import CATALOGUE
 from tables.log import TopicPartition
 from tests.fault.campaign import read_topic
 from tests.fault.failing_worker import POINTS
+from tests.fault.report import Report
 from tests.support import models
 from tests.support.events import orders_and_payments, user_events
 from tests.support.waiting import until
@@ -44,6 +45,10 @@ class JobsReport:
 
     seed: int
     kills: int = 0
+    #: of the kills, those that met their failpoint
+    at_points: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    ready_seconds: list[float] = field(default_factory=list)
     compared: Counter[str] = field(default_factory=Counter)
     lost: dict[str, list[Any]] = field(default_factory=dict)
     doubled: dict[str, list[Any]] = field(default_factory=dict)
@@ -59,6 +64,22 @@ class JobsReport:
             self.lost.setdefault(name, []).extend(list((want - have).elements())[:3])
         if have - want:
             self.doubled.setdefault(name, []).extend(list((have - want).elements())[:3])
+
+    def as_report(self, name: str) -> Report:
+        """As a row of the long campaign.  What is compared are outputs and state; ``lost`` and ``doubled`` count kinds of them."""
+        return Report(
+            seed=self.seed,
+            transactions=0,
+            name=name,
+            kills=self.kills,
+            at_points=self.at_points,
+            kinds=self.kinds,
+            expected=sum(self.compared.values()),
+            lost=len(self.lost),
+            doubled=len(self.doubled),
+            ready_seconds=self.ready_seconds,
+            details=[] if self.exact else [self.row()],
+        )
 
     def row(self) -> str:
         verdict = "exact" if self.exact else f"NOT EXACT: lost {self.lost}, doubled {self.doubled}"
@@ -77,12 +98,13 @@ def run(folder: Path, *, seed: int, kills: int, count: int, broker: str | None =
     try:
         for chunk in chunks[:-1]:
             asyncio.run(_append(worker.broker, chunk))
-            _one_life(worker, chance)
-            report.kills += 1
+            _one_life(worker, chance, report)
         worker.env.pop("FAILPOINT", None)
         worker.start()
-        asyncio.run(_append(worker.broker, [*chunks[-1], *_closers()]))
+        started = time.monotonic()
         worker.wait_ready(60)
+        report.ready_seconds.append(time.monotonic() - started)
+        asyncio.run(_append(worker.broker, [*chunks[-1], *_closers()]))
         inputs = {topic: asyncio.run(read_topic(worker.broker, topic)) for topic in TOPICS}
         until(lambda: _worked_off(worker), within=90, what="everything is worked off", every=0.3)
         until(lambda: _enriched(worker.broker, inputs), within=90, what="every event is enriched", every=0.3)
@@ -140,7 +162,7 @@ async def _append(broker: str, records: Sequence[UserEvent | Order | Payment]) -
                 await client.append(topic, batch)
 
 
-def _one_life(worker: Worker, chance: random.Random) -> None:
+def _one_life(worker: Worker, chance: random.Random, report: JobsReport) -> None:
     """Start the worker and see it killed: at a failpoint, or at a random time."""
     kind = chance.choice([*POINTS, "random"])
     worker.env.pop("FAILPOINT", None)
@@ -154,7 +176,10 @@ def _one_life(worker: Worker, chance: random.Random) -> None:
         time.sleep(0.02)
     if not worker.running:
         assert worker.process.returncode == -9, f"the worker ended by itself:\n{worker.log_text()[-3000:]}"
+        report.at_points += 1
     worker.kill()
+    report.kills += 1
+    report.kinds[kind] += 1
 
 
 def _worked_off(worker: Worker) -> bool:
