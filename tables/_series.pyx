@@ -367,3 +367,41 @@ cdef class Series:
 
     def __repr__(self) -> str:
         return f"Series({self[:]!r})"
+
+
+@cython.final
+cdef class Adding:
+    """``TimeSeriesState.add`` of one handle: the part of it that runs with every record."""
+
+    cdef object state
+    cdef object context
+    cdef dict rows
+    cdef dict dirty
+    cdef int32_t keep_last
+    cdef int32_t short
+    cdef object any
+
+    def __init__(self, state, int32_t short, any_) -> None:
+        self.state = state
+        self.context = state._context
+        self.rows = state._rows
+        self.dirty = state._dirty
+        self.keep_last = state.keep_last
+        self.short = short
+        self.any = any_
+
+    def add(self, item):
+        """Insert an element for the current key; returns the key's series, live, with the element in it."""
+        cdef Series series
+        state = self.state
+        key = self.context.key
+        found = self.rows.get(key)
+        series = state._first(key) if found is None else found
+        if series.add(item, state.keep_ms, self.keep_last):
+            state._dropped()
+        if series.fresh is None:
+            series.fresh = [item] if series.deltas or series.length > self.short else self.any
+            self.dirty[key] = series
+        elif series.fresh is not self.any:
+            series.fresh.append(item)
+        return series

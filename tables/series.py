@@ -197,3 +197,10 @@ def series_of(shape: Shape[T]) -> Callable[[], PlainSeries[T]]:
     if COMPILED and _series is not None:
         return partial(_series.Series, _series.Layout(shape))
     return partial(PlainSeries, shape)
+
+
+def compiled_add(state: Any, short: int, unknown: Any) -> Any:
+    """``add`` of an opened ``TimeSeriesState``, compiled; ``None`` where nothing is."""
+    if COMPILED and _series is not None:
+        return _series.Adding(state, short, unknown).add
+    return None

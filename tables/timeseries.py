@@ -10,7 +10,7 @@ from models.errors import StateError
 from models.time import Millis, millis
 from tables.sequence import SHORT, SequenceState
 from tables.series import PlainSeries as Series
-from tables.series import series_of, shape_of
+from tables.series import compiled_add, series_of, shape_of
 from tables.state import KeyedState, encode
 from tables.ttl import Ttl
 
@@ -66,22 +66,31 @@ class TimeSeriesState(SequenceState[T]):
     def _open(self) -> None:
         super()._open()
         self.items_type = series_of(self.shape)
+        compiled = compiled_add(self, SHORT, _ANY)
+        if compiled is not None and type(self).add is TimeSeriesState.add:
+            self.add = compiled  # type: ignore[method-assign]
 
     def add(self, item: T) -> Series[T]:
         """Insert an element for the current key; returns the key's series, live, with the element in it."""
         key = self._context.key
-        series: Series[T] | None = self._rows.get(key)
-        if series is None:
-            series = (self._thaw(key) if self._cold else None) or self._new(key)
-        if series.add(item, self.keep_ms, self.keep_last) and self.on_drop is not None:
-            self.on_drop()
-        fresh = series.fresh
+        found: Series[T] = self._rows.get(key) or self._first(key)
+        if found.add(item, self.keep_ms, self.keep_last):
+            self._dropped()
+        fresh = found.fresh
         if fresh is None:
-            series.fresh = [item] if series.deltas or len(series) > SHORT else _ANY
-            self._dirty[key] = series
+            found.fresh = [item] if found.deltas or len(found) > SHORT else _ANY
+            self._dirty[key] = found
         elif fresh is not _ANY:
             fresh.append(item)
-        return series
+        return found
+
+    def _first(self, key: str) -> Any:
+        """The series of a key that is not in memory."""
+        return (self._thaw(key) if self._cold else None) or self._new(key)
+
+    def _dropped(self) -> None:
+        if self.on_drop is not None:
+            self.on_drop()
 
     def get(self) -> Series[T] | None:
         """The current key's series, live: read only."""

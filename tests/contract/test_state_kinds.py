@@ -6,7 +6,6 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,16 @@ import pytest
 
 from agents.functions.recent import RecentEvents
 from models.events import UserEvent
-from tables import AggregateFunction, AggregatingState, ListState, MapState, ReducingState, TimeSeriesState, ValueState
-from tables.series import PlainSeries
+from tables import (
+    AggregateFunction,
+    AggregatingState,
+    ListState,
+    MapState,
+    ReducingState,
+    TimeSeriesState,
+    ValueState,
+    series,
+)
 from tests.contract.state_kit import START, Bed, LogRecord
 from tests.contract.state_stores import STORES, StoreMaker, make_stores
 
@@ -180,8 +187,11 @@ class PlainTimeSeries(TimeSeriesState[Any]):
     """As it is where nothing could be compiled."""
 
     def _open(self) -> None:
-        super()._open()
-        self.items_type = partial(PlainSeries, self.shape)
+        compiled, series.COMPILED = series.COMPILED, False
+        try:
+            super()._open()
+        finally:
+            series.COMPILED = compiled
 
 
 def user_event(number: int) -> UserEvent:
