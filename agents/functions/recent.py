@@ -5,12 +5,12 @@ An event is encoded once, when it is added, and is a row of its own: one more ev
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from models.events import UserEvent
+from models.texts import shared
 from tables.changelog import Row, part_suffix
 from tables.state import KeyedState, decode_row, decoder, encode
 from tables.store import KeyRows
@@ -76,7 +76,7 @@ class RecentEvents(KeyedState):
         kept = self._rows.get(key)
         if kept is None:
             kept = (self._thaw(key) if self._cold else None) or self._rows.setdefault(key, Kept())
-        kept.types.append(sys.intern(event.event_type))
+        kept.types.append(shared(event.event_type))
         kept.packed.append(_encode(event))
         if len(kept.types) > self.keep_last:
             del kept.types[0], kept.packed[0]
@@ -128,7 +128,7 @@ class RecentEvents(KeyedState):
             return None
         kept = Kept()
         for number, kind, packed in events:
-            kept.types.append(sys.intern(kind))
+            kept.types.append(shared(kind))
             kept.packed.append(packed)
             kept.after = number + 1
         return kept

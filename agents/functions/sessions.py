@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from sys import intern
 
 import msgspec
 
@@ -22,6 +21,7 @@ from agents.functions.recent import RecentEvents
 from agents.operator import Context, KeyedProcessFunction, OutputTag
 from models.events import EventType, UserEvent
 from models.sessions import SessionEvent, SessionEventType, SessionInsight, SessionMetrics, SessionSummary
+from models.texts import shared
 from models.time import Millis, millis
 from tables import MapState, ValueState
 
@@ -159,7 +159,7 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
         kind, session_id = event.event_type, event.session_id
         if kind == EventType.PAGE_VIEW:
             if event.page is not None:
-                _count_one(self.pages, intern(event.page))
+                _count_one(self.pages, shared(event.page))
         elif kind == EventType.PURCHASE:
             metrics.purchases += 1
         if session_id is not None:
