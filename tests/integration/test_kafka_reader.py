@@ -37,3 +37,21 @@ async def test_a_reader_that_is_stopped_while_it_gives_up_its_fetches_ends(kafka
                 await asyncio.sleep(0)
             async with asyncio.timeout(5):
                 await reader.stop()
+
+
+async def test_the_first_question_about_the_offsets_of_several_topics_waits_for_no_second_try(kafka_url: str) -> None:
+    async with connect(kafka_url) as client:
+        names = ["first", "second", "third"]
+        for name in names:
+            await client.create_topic(name, 1, {})
+        reader = KafkaClient(kafka_url).reader()
+        await reader.start()
+        try:
+            assert reader._consumer is not None
+            reader._consumer._fetcher._retry_backoff = 60.0  # seconds
+            async with asyncio.timeout(10):
+                assert await reader.end_offsets(TopicPartition(name, 0) for name in names) == {
+                    TopicPartition(name, 0): 0 for name in names
+                }
+        finally:
+            await reader.stop()

@@ -93,6 +93,7 @@ class Answers(membership.LeasedCoordinator):
 
     def __init__(self) -> None:
         self._session_timeout_ms = 10_000
+        self._heartbeat_interval_ms = 1_000
 
 
 async def test_a_lease_lasts_a_session_from_the_heartbeat_that_was_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +117,20 @@ async def test_a_lease_lasts_a_session_from_the_heartbeat_that_was_confirmed(mon
     coordinator._rejoin_needed_fut.set_result(None)  # a rebalance: the answer says nothing about our partitions
     await coordinator._do_heartbeat()
     assert coordinator.lease_end == ended
+
+
+async def test_a_member_that_has_just_joined_has_heard_of_its_group_but_has_no_lease_of_a_session_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def joined(self: object) -> None: ...
+
+    monkeypatch.setattr(GroupCoordinator, "_on_join_complete", joined)
+    coordinator = Answers()
+    assert coordinator.heard == 0.0
+    before = monotonic()
+    await coordinator._on_join_complete()
+    assert before <= coordinator.heard <= monotonic()
+    assert coordinator.lease_end <= monotonic() + 2
 
 
 class IdleConnections:

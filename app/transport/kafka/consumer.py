@@ -179,9 +179,9 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
     @property
     def silent_seconds(self) -> float:
         """How long ago the group was last heard of, 0.0 where that is not known."""
-        if self._lease is None or not self._lease.lease_end:
+        if self._lease is None or not self._lease.heard:
             return 0.0
-        return max(0.0, monotonic() - self._lease.lease_end + membership.SESSION_SECONDS)
+        return monotonic() - self._lease.heard
 
     async def commit_lanes(self, offsets: Mapping[TopicPartition, int]) -> None:
         await self.call_thread(self._commit_lanes, offsets)
@@ -236,9 +236,9 @@ class Consumer(LaneConsumerMixin, base.Consumer):
 
     async def _compare_with_the_log(self, wanted: Mapping[TP, int]) -> None:
         """A marker that the source's log does not reach means that the topic was made anew: going on would pass over its records."""
-        ends = await self.highwaters(*wanted)
-        starts = await self.earliest_offsets(*wanted)
-        for tp, offset in wanted.items():
+        starts, ends = await self._bounds([TopicPartition(*tp) for tp in wanted])
+        for source, offset in wanted.items():
+            tp = TopicPartition(*source)
             where = f"{tp.topic}[{tp.partition}]"
             if offset > ends[tp]:
                 raise LogError(
@@ -252,6 +252,15 @@ class Consumer(LaneConsumerMixin, base.Consumer):
                     offset,
                     starts[tp] - 1,
                 )
+
+    async def _bounds(self, tps: list[TopicPartition]) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+        """Where the sources begin and end.  Asked over a connection of its own: on the consumer's it would wait behind two idle fetches."""
+        reader = self.app.client().reader()
+        await reader.start()
+        try:
+            return await reader.start_offsets(tps), await reader.end_offsets(tps)
+        finally:
+            await reader.stop()
 
     # -- what the sink asks (app.transport.kafka.sink.Membership)
 

@@ -34,6 +34,8 @@ class LeasedCoordinator(GroupCoordinator):  # type: ignore[misc]
 
     #: on this machine's monotonic clock
     lease_end = 0.0
+    #: when the group last answered, 0.0 before it ever did
+    heard = 0.0
 
     def leave_for_good(self) -> None:
         """Have an orderly end tell the group, so that others take over at once; a killed worker is waited for, to come back."""
@@ -45,11 +47,13 @@ class LeasedCoordinator(GroupCoordinator):  # type: ignore[misc]
         # During a rebalance the broker answers heartbeats, too, but our partitions may be given away.
         if confirmed and not self._rejoin_needed_fut.done():
             self.lease_end = sent + self._session_timeout_ms / 1000
+            self.heard = sent
         return confirmed
 
     async def _on_join_complete(self, *args: Any, **kwargs: Any) -> Any:
         # Only until the heartbeats go on.
-        self.lease_end = monotonic() + 2 * self._heartbeat_interval_ms / 1000
+        self.heard = monotonic()
+        self.lease_end = self.heard + 2 * self._heartbeat_interval_ms / 1000
         return await super()._on_join_complete(*args, **kwargs)
 
 

@@ -97,6 +97,8 @@ class KafkaReader:
         with translated(f"offsets of {', '.join(sorted(topics))}"):
             # A missing topic would be waited for until the request times out.
             await partition_counts(consumer._client, topics)
+            # aiokafka learns of leaders by one topic at a time, and waits 100 ms after each.
+            await asyncio.gather(*(consumer._client.add_topic(topic) for topic in topics))
             ask = consumer.end_offsets if end else consumer.beginning_offsets
             return {wanted[tp]: offset for tp, offset in (await ask(list(wanted))).items()}
 
