@@ -224,21 +224,26 @@ class PartitionStore(StoreMeta):
         return self.states.setdefault(state, ColdRows())
 
     def apply(self, records: Iterable[Record], next_offset: int) -> None:
-        names: dict[bytes, ColdRows] = {}
+        # Millions of times in a start.  Nearly all are rows without a part, so those are put in place right here: a third of the time.
+        names: dict[bytes, tuple[ColdRows, dict[bytes, bytes]]] = {}
         for record in records:
             key, value = record.key, record.value
             if key is None:
                 continue
-            if key.startswith(META_PREFIX):
+            name, _, rest = key.partition(SEPARATOR)
+            if not name:  # META_PREFIX
                 self.read_meta(key, value)
                 if key == ORIGIN_KEY:
                     self.resume_offset = record.offset
                 continue
-            name, user_key, part = split_row_key(key)
-            cold = names.get(name)
-            if cold is None:
-                cold = names[name] = self._rows(name.decode("ascii"))
-            cold.apply(user_key, part, value)
+            found = names.get(name)
+            if found is None:
+                cold = self._rows(name.decode("ascii"))
+                found = names[name] = cold, cold.whole
+            if value is not None and rest[-2:] == NO_PART:
+                found[1][rest[:-2]] = value
+            else:
+                found[0].apply(*split_row_key(key)[1:], value)
         self.next_offset = next_offset
 
     def seal(self, rows: Sequence[Row]) -> None:
