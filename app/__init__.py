@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name == "app":
-        from app.cli.console import BadSettings
-        from app.factory import create_app
-        from models.errors import SettingsError
+        from app.collector import no_collections
 
-        try:
-            made = globals()["app"] = create_app()
-        except SettingsError as error:
-            raise BadSettings(str(error)) from None
+        with no_collections():
+            from app.cli.console import BadSettings
+            from app.factory import create_app
+            from models.errors import SettingsError
+
+            try:
+                made = globals()["app"] = create_app()
+            except SettingsError as error:
+                raise BadSettings(str(error)) from None
         return made
     raise AttributeError(f"module 'app' has no attribute {name!r}")

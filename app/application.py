@@ -191,7 +191,19 @@ class FamulusApp(faust.App):
 
         consume.__name__ = consume.__qualname__ = lane.spec.uid
         consume.__module__ = f"agents.{lane.spec.job}"
-        self.agent(topic, name=lane.spec.uid)(consume)
+        # As ``self.agent(...)``, without its note for Faust's search for agents: for that, it resolves the file names of all modules.
+        settings: Any = self.conf
+        agent = settings.Agent(
+            consume,
+            name=lane.spec.uid,
+            app=self,
+            channel=topic,
+            concurrency=1,
+            on_error=self._on_agent_error,
+            use_reply_headers=True,
+        )
+        self.agents[agent.name] = agent
+        self.topics.beacon.add(agent)
 
     def _add_broadcast_readers(self) -> None:
         topics = {lane.spec.broadcast for lane in self.lanes if lane.spec.broadcast}

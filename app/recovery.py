@@ -5,7 +5,6 @@ Faust's own recovery stays in charge of plain tables and of the order of things;
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +16,7 @@ from faust.tables.recovery import Recovery
 
 from agents.lane import Lane
 from agents.operator import ReplayedProcessFunction
+from app.collector import no_collections
 from app.local_state import LocalState
 from models.errors import LogError
 from tables.log import LogReader, TopicPartition
@@ -84,27 +84,23 @@ class StateRestorer:
         """
         reader = self._reader_of()
         await reader.start()
-        collecting = gc.isenabled()
-        gc.disable()  # millions of new objects, none of them garbage: collections would double the time
         started = time.monotonic()
         stores: dict[TopicPartition, StateStore] = {}
         taken = 0
         try:
-            for changelog, partitions in wanted.items():
-                for partition in partitions:
-                    tp = TopicPartition(changelog, partition)
-                    standby = self._standby(tp)
-                    taken += standby is not None
-                    stores[tp] = standby or self._local.open(changelog, partition)
-            await self._catch_up(reader, stores)
+            with no_collections():  # which would double the time
+                for changelog, partitions in wanted.items():
+                    for partition in partitions:
+                        tp = TopicPartition(changelog, partition)
+                        standby = self._standby(tp)
+                        taken += standby is not None
+                        stores[tp] = standby or self._local.open(changelog, partition)
+                await self._catch_up(reader, stores)
         except BaseException:
             for store in stores.values():
                 store.close()
             raise
         finally:
-            if collecting:
-                gc.enable()
-                gc.freeze()  # what was restored is not scanned by later collections
             await reader.stop()
             self.last_seconds = time.monotonic() - started
         if taken:

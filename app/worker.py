@@ -51,6 +51,7 @@ class LaneWorker(faust.Worker):
     """The worker of ``faust -A app worker``."""
 
     async def on_start(self) -> None:
+        gc.freeze()  # modules and the application stay
         gc.set_threshold(*COLLECT_AFTER)
         await super().on_start()
 

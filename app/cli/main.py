@@ -11,10 +11,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from types import MappingProxyType
+from typing import Any
 
 import click
 
 from app.cli.console import Command, Failure, Group, Misuse, complain, settings_of_environment, usage_error
+from app.collector import no_collections
 from models.errors import FamulusError, SettingsError
 
 #: Command -> where it is defined.
@@ -61,19 +63,37 @@ def commands() -> None:
     """
 
 
+class _Later(click.Command):
+    """One of our commands within Faust's group, imported when it is asked for: a worker needs none of them."""
+
+    def _ours(self) -> click.Command:
+        command = commands.get_command(click.Context(commands), self.name or "")
+        if command is None:
+            raise click.UsageError(f"no such command: {self.name}")
+        return command
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        return self._ours().make_context(info_name, args, parent, **extra)
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        return self._ours().get_short_help_str(limit)
+
+
 def attach(group: click.Group) -> None:
     """Add our commands to Faust's own ``faust`` group; ``worker`` is Faust's there."""
     for name in COMMANDS:
-        command = commands.get_command(click.Context(commands), name)
-        if name != "worker" and command is not None:
-            group.add_command(command, name)
+        if name != "worker":
+            group.add_command(_Later(name))
 
 
 def run_faust(args: Sequence[str], *, with_ours: bool = False) -> None:
     """Run Faust's command line on our app, ``with_ours`` among its commands; ends with ``SystemExit``."""
     # The environment is judged before Faust imports the app, so that a bad setting is one line and not a traceback.
     settings_of_environment()
-    from faust.cli.faust import cli
+    with no_collections():
+        from faust.cli.faust import cli
 
     if with_ours:
         attach(cli)
