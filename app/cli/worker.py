@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from functools import partial
 
 import click
 
@@ -59,17 +61,23 @@ def worker(jobs: str | None, processes: str | None, faust_options: tuple[str, ..
 
 def supervise(processes: str, jobs: str | None, faust_options: tuple[str, ...]) -> None:
     """Run several workers, and end with their exit code."""
-    from app.supervisor import Supervisor, count_of
+    from app.supervisor import Supervisor, count_of, preload
 
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s")
     settings = settings_of_environment()  # what is wrong is said once, not by every worker
     make_data_dir(settings)
-    command = [sys.executable, "-m", "app.cli", "worker"]
-    if jobs is not None:
-        command += ["--jobs", jobs]
-    supervisor = Supervisor([*command, *faust_options], count_of(processes), settings.web_port, os.environ)
+    options = faust_options if jobs is None else ("--jobs", jobs, *faust_options)
+    supervisor = Supervisor(partial(_one, ["worker", *options]), count_of(processes), settings.web_port)
+    preload(settings.broker.partition("://")[0])
     sys.exit(supervisor.run())
 
 
-def _names_loglevel(options: tuple[str, ...]) -> bool:
+def _one(args: Sequence[str]) -> None:
+    """One of several workers, in its own process."""
+    from app.cli.main import main
+
+    sys.exit(main(args))
+
+
+def _names_loglevel(options: Sequence[str]) -> bool:
     return any(option in _LOGLEVEL or option.startswith(("--loglevel=", "-l")) for option in options)
