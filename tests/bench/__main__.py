@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.bench import embedded, enrichment, jobs, kafka, latency, queries, restart
+from tests.bench import embedded, enrichment, jobs, kafka, latency, queries, restart, scaling, takeover
 from tests.bench.machine import busy_seconds
 from tests.bench.systems import AT_LEAST_ONCE, EXACTLY_ONCE
 from tests.support.kafka import NoKafka
@@ -68,6 +68,15 @@ def _queries(long: bool) -> None:
     queries.run(rate=20_000, requests=1_000, seconds=60 if long else 15)
 
 
+def _takeover(long: bool) -> None:
+    takeover.run([EXACTLY_ONCE, AT_LEAST_ONCE] if long else [EXACTLY_ONCE], rounds=5 if long else 1)
+
+
+def _scaling(long: bool) -> None:
+    guarantees = [EXACTLY_ONCE, AT_LEAST_ONCE] if long else [EXACTLY_ONCE]
+    scaling.run(guarantees, count=3_000_000 if long else 1_000_000, rounds=3 if long else 1)
+
+
 #: name -> what it is, the benchmark
 PARTS: dict[str, tuple[str, Callable[[bool], None]]] = {
     "runtime": ("the operator runtime without a broker", _runtime),
@@ -78,6 +87,8 @@ PARTS: dict[str, tuple[str, Callable[[bool], None]]] = {
     "enrichment": ("the enrichment job with a warm Redis", _enrichment),
     "queries": ("state queries beside 20,000 transactions a second", _queries),
     "restart": ("restart, the first alert after kill -9, memory per key", _restart),
+    "takeover": ("one of two workers killed under traffic", _takeover),
+    "scaling": ("two processes against one", _scaling),
 }
 
 

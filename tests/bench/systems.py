@@ -62,6 +62,12 @@ def lane(guarantee: str, commit_ms: int = 50) -> System:
     return System("lane", guarantee, _lane, commit_ms)
 
 
+def workers(guarantee: str, processes: int, commit_ms: int = 50) -> System:
+    """The lane in several processes under one parent."""
+    command = [str(BIN / "famulus"), "worker", "--processes", str(processes)]
+    return System("lane", guarantee, lambda: command, commit_ms)
+
+
 def all_systems() -> dict[str, System]:
     """Name on the command line -> system."""
     systems: dict[str, System] = {}
@@ -98,7 +104,12 @@ class Job:
     web_port: int = field(default_factory=free_port)
 
     def environment(self) -> dict[str, str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("FAMULUS_", "BENCH_"))}
+        # Without its bytecode on the disk, Python compiles every module anew in each start.
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("FAMULUS_", "BENCH_")) and name != "PYTHONDONTWRITEBYTECODE"
+        }
         system = self.system
         if system.lane:
             assert (self.input, self.alerts) == (TopicNames.TRANSACTIONS, TopicNames.ALERTS)
