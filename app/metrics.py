@@ -65,9 +65,14 @@ class LaneCollector(Collector):
         restore = _family("famulus_restore_seconds", [])
         restore.add_metric([], self._worker.restorer.last_seconds)
         yield restore
+        progress = self._worker.restorer.progress
         remaining = _family("famulus_restore_remaining_records", [])
-        remaining.add_metric([], self._worker.restorer.progress.remaining)
+        remaining.add_metric([], progress.remaining)
         yield remaining
+        left = _family("famulus_restore_remaining_seconds", [])
+        if progress.seconds_left is not None:
+            left.add_metric([], progress.seconds_left)
+        yield left
 
     def _lanes(self) -> Iterator[Metric]:
         records = _family("famulus_records_processed", ["operator"])

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic
 from typing import NamedTuple
 
 from agents.operator.spec import OperatorSpec
 from app.transport.client import BrokerClient
-from models.errors import StateError
+from models.errors import StateError, UnknownTopic
 from models.topics import dlq_topic, spec_of
+
+#: All brokers of a cluster know a topic that was just created within so long.
+SETTLE_SECONDS = 20.0
 
 
 class Mismatch(NamedTuple):
@@ -43,8 +47,7 @@ async def make_topics(client: BrokerClient, app_id: str, operators: Sequence[Ope
             catalogued = spec_of(topic)
             if catalogued is not None:
                 wanted[topic] = catalogued.partitions, catalogued.config
-    await _make(client, {topic: how for topic, how in wanted.items() if topic not in counts})
-    counts = await client.topics()  # somebody else may have been faster, with other numbers
+    counts = await _make(client, counts, wanted)
     wanted = {}
     for spec in operators:
         for source in spec.sources:
@@ -52,19 +55,34 @@ async def make_topics(client: BrokerClient, app_id: str, operators: Sequence[Ope
             if dead is not None:
                 wanted[dead.name] = counts[source.topic], dead.config
         wanted[changelog_topic(app_id, spec.uid)] = counts[spec.source.topic], {"cleanup.policy": "compact"}
-    await _make(client, {topic: how for topic, how in wanted.items() if topic not in counts})
-    counts = await client.topics()
+    counts = await _make(client, counts, wanted)
     for topic, finding, fix in mismatches(counts, app_id, operators):
         raise StateError(f"topic {topic} {finding}; {fix}")
     return counts
 
 
-async def _make(client: BrokerClient, topics: Mapping[str, tuple[int, Mapping[str, str]]]) -> None:
-    """Create topics side by side: one after the other, the thirty of a first start take a broker many seconds."""
-    making = (client.create_topic(topic, partitions, config) for topic, (partitions, config) in topics.items())
+async def _make(
+    client: BrokerClient, counts: Mapping[str, int], wanted: Mapping[str, tuple[int, Mapping[str, str]]]
+) -> dict[str, int]:
+    """Create what is missing side by side: one after the other, the thirty topics of a first start take a broker many seconds.
+
+    Returns what there is then: somebody else may have been faster, with other numbers.
+    """
+    missing = {topic: how for topic, how in wanted.items() if topic not in counts}
+    making = (client.create_topic(topic, partitions, config) for topic, (partitions, config) in missing.items())
     failures = [made for made in await asyncio.gather(*making, return_exceptions=True) if not isinstance(made, bool)]
     if failures:
         raise failures[0]
+    found = await client.topics()
+    deadline = monotonic() + SETTLE_SECONDS
+    while (unseen := missing.keys() - found.keys()) and monotonic() < deadline:
+        await asyncio.sleep(0.05)  # another broker answered, which has not heard of them yet
+        found = await client.topics()
+    if unseen:
+        raise UnknownTopic(
+            f"{', '.join(sorted(unseen))}: created, and not there; look at the broker's log, then start again"
+        )
+    return found
 
 
 def mismatches(counts: Mapping[str, int], app_id: str, operators: Sequence[OperatorSpec]) -> Iterator[Mismatch]:

@@ -46,14 +46,21 @@ class Progress:
     def read(self) -> int:
         return sum(self.position[tp] - self.first[tp] for tp in self.end)
 
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate so far; ``None`` before the first record."""
+        if not self.remaining:
+            return 0.0
+        rate = self.read / max(time.monotonic() - self.started, 0.001)
+        return self.remaining / rate if rate else None
+
     def text(self) -> str | None:
         """One sentence while there is something left to read, else ``None``."""
         if not self.remaining:
             return None
-        done = self.read
+        done, left = self.read, self.seconds_left
         total = done + self.remaining
-        rate = done / max(time.monotonic() - self.started, 0.001)
-        eta = f", about {self.remaining / rate:.0f} s left" if rate else ""
+        eta = "" if left is None else f", about {left:.0f} s left"
         return f"reading state back: {done} of {total} changelog records ({100 * done // max(total, 1)} %){eta}"
 
 
@@ -135,6 +142,8 @@ class StateRestorer:
         starts, ends = {tp: starts[tp] for tp in stores}, {tp: ends[tp] for tp in stores}
         progress = self.progress = Progress(time.monotonic(), dict(starts), dict(starts), dict(ends))
         left = {tp for tp in ends if starts[tp] < ends[tp]}
+        if text := progress.text():
+            log.info(text)
         reader.assign({tp: starts[tp] for tp in left})
         moved = reported = time.monotonic()
         while left:

@@ -91,5 +91,11 @@ CATALOGUE = {
             "Changelog records still to be read back",
             "stands still above 0: the broker gives no records",
         ),
+        MetricSpec(
+            "famulus_restore_remaining_seconds",
+            "gauge",
+            "Time until state is read back, at the rate so far; missing before the first record",
+            "grows: the broker or its disk is slow",
+        ),
     )
 }

@@ -108,8 +108,15 @@ async def test_creating_a_topic_twice_leaves_the_first(client: BrokerClient, top
     assert (await client.topics())[topic] == 3
 
 
-async def test_creating_one_topic_from_many_tasks_makes_it_once(client: BrokerClient, topic: str) -> None:
-    assert sum(await asyncio.gather(*(client.create_topic(topic, 2) for _ in range(8)))) == 1
+async def test_creating_one_topic_from_many_tasks_makes_it_once_and_all_of_them_see_it(
+    client: BrokerClient, topic: str
+) -> None:
+    async def create() -> bool:
+        made = await client.create_topic(topic, 2)
+        assert (await client.topics())[topic] == 2
+        return made
+
+    assert sum(await asyncio.gather(*(create() for _ in range(8)))) == 1
 
 
 async def test_a_topic_tells_the_options_it_was_made_with_and_the_defaults_of_the_others(

@@ -15,17 +15,19 @@ from models.errors import LogError
 
 
 class SlowBroker:
-    """Makes a topic only when all that are missing have been asked for, and refuses one."""
+    """Makes a topic only when all that are missing have been asked for, shows it when asked again, and refuses one."""
 
     def __init__(self, *, first: int, then: int, refuses: str = "") -> None:
         self.made: dict[str, int] = {}
+        self._shown: dict[str, int] = {}
         self._asked = 0
         self._rounds = [first, then]
         self._refuses = refuses
         self._all = asyncio.Event()
 
     async def topics(self) -> dict[str, int]:
-        return dict(self.made)
+        shown, self._shown = self._shown, dict(self.made)
+        return shown
 
     async def create_topic(self, topic: str, partitions: int, config: Mapping[str, str]) -> bool:
         everybody = self._all

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,7 +11,7 @@ import pytest
 
 from agents.functions.rules import RuleAdmission
 from agents.testing import HarnessRecord
-from app.recovery import replay_source
+from app.recovery import Progress, replay_source
 from models.errors import LogError
 from tables.log import Record, Slice, TopicPartition
 
@@ -89,3 +90,18 @@ async def test_a_topic_whose_beginning_was_deleted_is_spoken_of(caplog: pytest.L
     await replay_source(lane, 0, cast(Any, Topic(7, 9, [_record(7), _record(8)])))
     assert function.seen == [7, 8]
     assert "begins at 7 only" in caplog.text
+
+
+def test_how_long_it_takes_is_told_at_the_rate_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    one, two = TopicPartition("changelog", 0), TopicPartition("changelog", 1)
+    progress = Progress(clock, {one: 10, two: 0}, {one: 10, two: 0}, {one: 110, two: 300})
+    assert progress.seconds_left is None
+    assert progress.text() == "reading state back: 0 of 400 changelog records (0 %)"
+    clock, progress.position[two] = 110.0, 100
+    assert progress.seconds_left == 30.0
+    assert progress.text() == "reading state back: 100 of 400 changelog records (25 %), about 30 s left"
+    progress.position = {one: 110, two: 300}
+    assert progress.seconds_left == 0.0
+    assert progress.text() is None

@@ -89,12 +89,11 @@ class KafkaClient:
                 )
             code, message = answer.topic_errors[0][1:3]
             error = kafka.for_code(code)
-            if error is kafka.TopicAlreadyExistsError:
-                return False
-            if error is not kafka.NoError:
+            if error not in (kafka.NoError, kafka.TopicAlreadyExistsError):
                 raise error(message or topic)
-            await partition_counts(admin._client, [topic], unknown_seconds=SETTLE_SECONDS)  # until the brokers know it
-            return True
+            # Until the brokers know it, also where somebody else has made it at this moment.
+            await partition_counts(admin._client, [topic], unknown_seconds=SETTLE_SECONDS)
+            return error is kafka.NoError
 
     async def _replicas(self) -> int:
         """``default.replication.factor``; the protocol that aiokafka speaks cannot leave the choice to the broker."""
