@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.topics import TopicNames
-from tests.bench.peers.environment import kafka_streams, peer_python
+from tests.bench.peers.environment import flink, kafka_streams, peer_python
 from tests.support.worker import BIN, ROOT, free_port
 
 AT_LEAST_ONCE, EXACTLY_ONCE = "at_least_once", "exactly_once"
@@ -83,6 +83,9 @@ def all_systems() -> dict[str, System]:
             f"ks-rocksdb-{short}": System(
                 "Kafka Streams RocksDB", guarantee, kafka_streams, stream_ms, {"BENCH_STORE": "rocksdb"}
             ),
+            # 2 s is what suits Flink: a checkpoint passes through the whole job, and writes all of the heap's state.
+            f"flink-heap-{short}": System("Flink heap", guarantee, flink, 2000, {"BENCH_STORE": "heap"}),
+            f"flink-rocksdb-{short}": System("Flink RocksDB", guarantee, flink, 2000, {"BENCH_STORE": "rocksdb"}),
         }
     # Faust's exactly_once on Kafka loses and doubles; there is nothing to compare with.
     systems["plain-alo"] = System("plain Faust", AT_LEAST_ONCE, _plain_faust, 200, slow=True)

@@ -16,7 +16,8 @@ from pathlib import Path
 from tests.support.worker import ROOT
 
 FOLDER = ROOT / "var" / "bench"
-JAVA_SOURCES = Path(__file__).parent / "kafka-streams"
+#: Each peer in Java has a folder of its own in it, and ``java`` is what they share.
+SOURCES = Path(__file__).parent
 
 
 class Missing(Exception):
@@ -54,13 +55,25 @@ def _extra(name: str) -> str:
 @functools.cache
 def kafka_streams() -> list[str]:
     """Command that runs the Kafka Streams peer."""
+    return _java("Kafka Streams", "kafka-streams")
+
+
+@functools.cache
+def flink() -> list[str]:
+    """Command that runs the Flink peer, a whole cluster in one process."""
+    # Its serializers look into the JDK's own classes.
+    return _java("Flink", "flink", "java.lang", "java.util")
+
+
+def _java(label: str, name: str, *opened: str) -> list[str]:
+    """Build a peer in Java; the command that runs it, with these packages of java.base opened to it."""
     for tool in ("java", "mvn"):
         if shutil.which(tool) is None:
-            raise Missing(f"Kafka Streams needs Java 17 and Maven: there is no `{tool}` on the PATH")
-    out = FOLDER / "kafka-streams"
+            raise Missing(f"{label} needs Java 17 and Maven: there is no `{tool}` on the PATH")
+    out = FOLDER / name
     done = subprocess.run(
         [
-            *("mvn", "-q", "-B", "-f", str(JAVA_SOURCES / "pom.xml"), f"-Dout={out}", "compile"),
+            *("mvn", "-q", "-B", "-f", str(SOURCES / name / "pom.xml"), f"-Dout={out}", "compile"),
             *("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={out / 'libs'}"),
         ],
         capture_output=True,
@@ -68,8 +81,9 @@ def kafka_streams() -> list[str]:
         timeout=600,
     )
     if done.returncode:
-        raise Missing(f"Maven could not build the Kafka Streams peer: {(done.stdout + done.stderr).strip()[-1000:]}")
+        raise Missing(f"Maven could not build the {label} peer: {(done.stdout + done.stderr).strip()[-1000:]}")
     return [
         *("java", "-Xmx1g", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"),
+        *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in opened),
         *("-cp", f"{out / 'classes'}:{out / 'libs'}/*", "famulus.bench.Fraud"),
     ]
