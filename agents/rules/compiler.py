@@ -81,10 +81,8 @@ class Firing:
         A missing attribute is ``None``; numbers that JSON cannot hold are text (``inf``, ``-inf``, ``nan``).
         """
         condition = self._condition
-        values: dict[str, object] = {}
-        for name in condition.fields:
-            value = getattr(tx, name)
-            values[name] = dict(value) if isinstance(value, dict) else _json_number(value)
+        # What comes out of a decoder is finite, so fields need no look.
+        values: dict[str, object] = {name: getattr(tx, name) for name in condition.fields}
         for key in condition.attributes:
             values[f"attributes.{key}" if key.isidentifier() else f"attributes[{key!r}]"] = tx.attributes.get(key)
         for call in condition.calls:
