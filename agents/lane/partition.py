@@ -22,6 +22,8 @@ from tables.log import TopicPartition
 BACKLOG_RECORDS = 8192
 #: Commit intervals that are made one where a partition is behind: keys that change again cost no row, and a transaction its overhead once.
 BACKLOG_INTERVALS = 8
+#: Part of the commit interval by which a cut may come too early, if a batch has just arrived: the next one would come too late.
+EARLY = 1 / 8
 
 
 class LanePartition:
@@ -50,6 +52,8 @@ class LanePartition:
         self._interval = lane.options.commit_interval.total_seconds()
         # Phases: partitions do not all commit at the same moment.
         self._next_cut = loop.time() + self._interval * (tp.partition % 4) / 4
+        #: when something last happened
+        self._offered = loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._sealed = self.offsets()
         self.part = Emitted(lane, tp)
@@ -80,10 +84,22 @@ class LanePartition:
     def offer(self, *, now: bool = False) -> None:
         """Something has happened that a part should hold: soon, or at once where the lane drains or enough is collected."""
         loop = asyncio.get_running_loop()
-        if now or self.part.records >= self._lane.options.max_part_records or loop.time() >= self._next_cut:
+        self._offered = loop.time()
+        early = self._interval * EARLY
+        if now or self.part.records >= self._lane.options.max_part_records or self._offered >= self._next_cut - early:
             self.cut_due.set()
         elif self._timer is None:
             self._timer = loop.call_at(self._next_cut, self._interval_over)
+
+    def _after_this_one(self) -> float:
+        """When the next cut is due: an interval after the last of what was just cut *arrived*.
+
+        Under load batches come at the pace of the fetcher, whose windows divide the interval.  So cuts fall into step with them, each right
+        behind a batch; counted from the cut, a batch could wait nearly an interval again and again.
+        """
+        behind = self._lane.waiting(self.tp, self.next_offset + BACKLOG_RECORDS)
+        interval = self._interval * (BACKLOG_INTERVALS if behind else 1)
+        return max(self._offered + interval, asyncio.get_running_loop().time() + interval / 2)
 
     def _interval_over(self) -> None:
         self._timer = None
@@ -115,9 +131,7 @@ class LanePartition:
                 self.room.set()
                 if part is None:
                     continue
-                behind = lane.waiting(self.tp, self.next_offset + BACKLOG_RECORDS)
-                intervals = BACKLOG_INTERVALS if behind else 1
-                self._next_cut = asyncio.get_running_loop().time() + self._interval * intervals
+                self._next_cut = self._after_this_one()
                 self.task.store.committed(part.rows, await lane.sink.write(part))
                 self.durable = part.next_offset
                 self.writing = False

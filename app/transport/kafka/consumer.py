@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,12 @@ log = logging.getLogger(__name__)
 #: Records of one partition in one fetch, in bytes (a larger record comes alone), and of all of them.
 PARTITION_FETCH_BYTES = 1 << 20
 FETCH_BYTES = 16 << 20
-#: Time between two fetches: a quarter of the time between two commits, within these bounds in seconds.
-SMALLEST_WINDOW, LARGEST_WINDOW = 0.010, 0.025
+#: Time between two fetches, in seconds, where no commit is waited for.
+WINDOW = 0.010
+#: Where one is, records wait for it anyway: fetches divide the time between two commits evenly, with so many seconds between them at most,
+#: and leave a tenth for what a fetch takes, so that a commit follows a fetch (see agents.lane.partition).
+LARGEST_WINDOW = 0.050
+FETCH_SHARE = 0.1
 
 
 #: A worker that has not heard of its group for so long is not ready.
@@ -81,8 +86,9 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
     def _window(self) -> float:
         settings = self.app.settings
         if settings.processing_guarantee is not ProcessingGuarantee.EXACTLY_ONCE:
-            return SMALLEST_WINDOW
-        return min(LARGEST_WINDOW, max(SMALLEST_WINDOW, settings.commit_interval.total_seconds() / 4))
+            return WINDOW
+        interval = settings.commit_interval.total_seconds()
+        return max(WINDOW, interval / ceil(interval / LARGEST_WINDOW) * (1 - FETCH_SHARE))
 
     def _fatal(self, error: BaseException, where: str) -> None:
         self.parent_loop.call_soon_threadsafe(self.app.fatal, error, where)
