@@ -29,6 +29,7 @@ def topics(as_json: bool) -> None:
     \b
     Example: famulus topics
 
+    Records counts offsets: on Kafka the marks of transactions are among them, and in a compacted topic what was removed.
     Lag is the number of records that the workers of FAMULUS_APP_ID have not yet committed; - for topics that they do not
     consume.
     """

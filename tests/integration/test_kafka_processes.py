@@ -42,17 +42,24 @@ def children(parent: Worker) -> list[int]:
     return [int(pid) for pid in listed.split()]
 
 
+def joins(parent: Worker, pid: int) -> int:
+    """How often the worker with this process id has joined the group."""
+    return sum(f"[{pid}]" in line and "(Re-)joining" in line for line in parent.log_text().splitlines())
+
+
 def all_ready(parent: Worker) -> bool:
     return all(ready(parent.port + number) for number in range(PROCESSES))
 
 
 def test_a_killed_worker_is_started_again_and_takes_its_own_place(parent: Worker) -> None:
     until(lambda: all_ready(parent), within=90, what="both workers are ready")
-    victim = children(parent)[0]
+    victim, survivor = children(parent)
+    joined = joins(parent, survivor)
     os.kill(victim, signal.SIGKILL)
     started = time.monotonic()
-    until(lambda: victim not in children(parent) and all_ready(parent), within=20, what="both are ready again")
-    assert time.monotonic() - started < 9  # its session of ten seconds did not have to time out
+    until(lambda: victim not in children(parent) and all_ready(parent), within=90, what="both are ready again")
+    # Its session of ten seconds did not have to time out.  A slow machine may need as long for a start, but then nobody lost his place.
+    assert time.monotonic() - started < 9 or joins(parent, survivor) == joined
     asyncio.run(seed(parent.broker, 20))
     until(lambda: len(alerts(parent)) == 60, within=30, what="sixty alerts, none twice")
     pids = children(parent)
@@ -65,7 +72,7 @@ def test_workers_end_with_a_parent_that_is_killed(parent: Worker) -> None:
     until(lambda: all_ready(parent), within=90, what="both workers are ready")
     pids = children(parent)
     parent.kill()
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), within=15, what="the workers have ended")
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), within=60, what="the workers have ended")
 
 
 def test_wrong_settings_end_the_parent_at_once(tmp_path: Path) -> None:
@@ -73,5 +80,5 @@ def test_wrong_settings_end_the_parent_at_once(tmp_path: Path) -> None:
         command = [str(BIN / "famulus"), "worker", "--processes", processes]
         with Worker(tmp_path, command=command, **env) as parent:
             assert parent.process is not None
-            assert parent.process.wait(10) == 2, parent.log_text()
+            assert parent.process.wait(60) == 2, parent.log_text()
             assert "--processes" in parent.log_text() or "FAMULUS_WEB_PORT" in parent.log_text()

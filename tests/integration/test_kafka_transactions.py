@@ -55,8 +55,8 @@ def test_a_worker_does_not_stand_still_before_records_that_are_never_delivered(
         until(log.alerts, within=20, what="the alert of the committed transaction")
         for _ in range(2):
             _one_transaction(kafka_url, json.dumps(tx(2)).encode(), abort=True)
-        until(lambda: _end(log) >= 6, within=10, what="the aborted records are there")
-        until(lambda: _lag(worker) == 0, within=10, what="nothing is left to do")
+        until(lambda: _end(log) >= 6, within=60, what="the aborted records are there")
+        until(lambda: _lag(worker) == 0, within=60, what="nothing is left to do")
         log.transactions(tx(3))
         until(lambda: len(log.alerts()) == 2, within=20, what="the next alert")
     assert log.fired() == {("HIGH_VALUE", "t1"), ("HIGH_VALUE", "t3")}

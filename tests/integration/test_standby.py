@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tests.integration.test_fraud_job import HIGH, Log, tx
+from tests.integration.test_queries import whole_listing
 from tests.support.waiting import until
 from tests.support.worker import Worker
 
@@ -21,12 +22,12 @@ def test_a_standby_takes_over_by_reading_the_last_part_of_the_changelog_only(tmp
         first.wait_ready(60)
         for slice_ in range(10):
             log.transactions(*(tx(slice_ * 100 + n, user=f"user{n}") for n in range(100)))
-            until(lambda want=100 * (slice_ + 1): len(log.alerts()) == want, within=30, what="judged")  # type: ignore[misc]
+            until(lambda want=100 * (slice_ + 1): len(log.alerts()) == want, within=60, what="judged")  # type: ignore[misc]
         with second:
             second.wait_ready(60)
-            page = until(lambda: second.get("/v1/state/fraud/history?limit=200"), within=30, what="both work")
+            page = until(lambda: whole_listing(second), within=60, what="both work")
             assert len(page["items"]) == 100
-            until(lambda: "standby: up to date" in second.log_text(), within=30, what="the second one is a standby")
+            until(lambda: "standby: up to date" in second.log_text(), within=60, what="the second one is a standby")
             first.kill()
             until(
                 lambda: re.search(r"standby state of \d+ partitions", second.log_text().rpartition("up to date")[2]),
@@ -38,6 +39,6 @@ def test_a_standby_takes_over_by_reading_the_last_part_of_the_changelog_only(tmp
             # Its own partitions are read again at every rebalance; those of the first worker cost little on top of that.
             assert read[-1] - read[-2] < 200, read
             log.transactions(tx(5000, user="user7"))
-            until(lambda: len(log.alerts()) == 1001, within=30, what="it goes on")
+            until(lambda: len(log.alerts()) == 1001, within=60, what="it goes on")
             found = second.get("/v1/state/fraud/history/user7")
             assert len(found["value"]) == 11
