@@ -6,6 +6,7 @@ import asyncio
 import logging
 from time import monotonic
 from types import SimpleNamespace
+from typing import Any, cast
 
 import aiokafka
 import pytest
@@ -15,6 +16,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 
 from app.transport.client import connect
 from app.transport.kafka import connection, internals, membership, quiet
+from app.transport.kafka.consumer import ConsumerThread
 from app.transport.kafka.failures import in_our_words, translated
 from app.transport.kafka.metadata import partition_counts
 from models.errors import Fenced, LogError, LogUnavailable, RecordTooLarge, UnknownTopic
@@ -179,3 +181,28 @@ async def test_what_the_settings_ask_for_is_no_warning(caplog: pytest.LogCapture
     for text in ("Sending username and password in the clear", "something else"):
         logging.getLogger("aiokafka.conn").warning(text)
     assert [record.getMessage() for record in caplog.records] == ["something else"]
+
+
+@pytest.mark.parametrize(
+    ("error", "fatal"),
+    [
+        (kafka.TopicAuthorizationFailedError("alerts"), True),
+        (kafka.CorruptRecordException("a wrong checksum"), True),
+        (kafka.GroupCoordinatorNotAvailableError(), False),
+    ],
+)
+async def test_an_error_of_a_fetch_ends_the_worker_unless_it_passes_by_itself(
+    error: kafka.KafkaError, fatal: bool
+) -> None:
+    async def fetch(*args: object) -> object:
+        raise error
+
+    told: list[BaseException] = []
+    thread = SimpleNamespace(
+        consumer=SimpleNamespace(flow_active=True),
+        _fetching=SimpleNamespace(fetch=fetch),
+        _fatal=lambda error, where: told.append(error),
+    )
+    fetched = await ConsumerThread._fetch_records(cast(Any, thread), SimpleNamespace(_closed=False), set())
+    assert fetched == {}
+    assert [type(one) for one in told] == ([LogError] if fatal else [])

@@ -153,7 +153,10 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
             raise
         except KafkaError as error:
             # Raised from here it would end Faust's fetcher first and the worker seconds later, with a traceback for each of them.
-            self._fatal(in_our_words(error, "reading the sources"), "reading from Kafka")
+            if error.retriable:
+                log.warning("reading from Kafka: %s; trying again", error)
+            else:
+                self._fatal(in_our_words(error, "reading the sources"), "reading from Kafka")
             await asyncio.sleep(timeout or 0.0)
             return {}
 
