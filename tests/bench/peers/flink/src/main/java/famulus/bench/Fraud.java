@@ -92,6 +92,7 @@ public final class Fraud {
         return c;
     }
 
+    /** Its last commit comes late: the connector does not interrupt a poll for it, and one without records lasts 10 s. */
     static KafkaSource<Tuple2<String, byte[]>> transactions() {
         return KafkaSource.<Tuple2<String, byte[]>>builder()
             .setBootstrapServers(Work.variable("BENCH_BOOTSTRAP"))
