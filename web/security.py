@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from functools import lru_cache
 
 import msgspec
 from aiohttp import hdrs, web
@@ -116,6 +117,7 @@ async def read_body(request: web.Request) -> bytes:
         raise Problem(408, "The body did not arrive in time.", headers={"Connection": "close"}) from None
 
 
+@lru_cache(64)  # of the same few names, and it takes as long as finding a key's state
 def _host_of(header: str) -> str | None:
     """The host of a Host header without its port, lower case; ``None`` for a header that is no host."""
     try:

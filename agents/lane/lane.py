@@ -171,6 +171,8 @@ class Lane:
         try:
             async for batch in batches:
                 await self.process(batch)
+                # Batches that wait already come without a pause: a query would wait for those of all partitions.
+                await asyncio.sleep(0)
         except Exception as exc:
             self.context.fatal(exc, f"operator {self.spec.uid}")
             raise

@@ -99,26 +99,28 @@ async def lookups(url: str, folder: Path, count: int) -> tuple[float, list[float
 @contextlib.asynccontextmanager
 async def slowed(to_port: int) -> AsyncIterator[int]:
     """A port on which Redis answers later."""
+    serving: set[asyncio.Task[None]] = set()
+
+    async def pump(source: asyncio.StreamReader, to: asyncio.StreamWriter, delay: float) -> None:
+        while data := await source.read(1 << 20):
+            await asyncio.sleep(delay)
+            to.write(data)
+        to.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         redis_reader, redis_writer = await asyncio.open_connection("127.0.0.1", to_port)
+        await asyncio.gather(pump(reader, redis_writer, 0), pump(redis_reader, writer, SLOWED_S))
 
-        async def pump(source: asyncio.StreamReader, to: asyncio.StreamWriter, delay: float) -> None:
-            while data := await source.read(1 << 20):
-                await asyncio.sleep(delay)
-                to.write(data)
+    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.get_running_loop().create_task(serve(reader, writer)))
 
-        try:
-            await asyncio.gather(pump(reader, redis_writer, 0), pump(redis_reader, writer, SLOWED_S))
-        finally:
-            redis_writer.close()
-            writer.close()
-
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    listening = await asyncio.start_server(accepted, "127.0.0.1", 0)
     try:
         yield int(listening.sockets[0].getsockname()[1])
     finally:
         listening.close()
+        if serving:
+            await asyncio.wait(serving, timeout=5)  # their clients have gone
 
 
 async def slow_lookups(port: int, folder: Path, count: int) -> tuple[float, list[float]]:

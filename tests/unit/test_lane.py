@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -239,3 +239,25 @@ async def test_state_goes_on_from_a_restored_store(bench: Bench) -> None:
     await bench.give(1, 2, 4, first=0)
     await bench.drained()
     assert bench.sums() == [1, 3, 7]
+
+
+async def test_between_two_batches_that_both_wait_already_the_loop_turns_once_for_others() -> None:
+    bench = Bench()
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def waiting() -> AsyncIterator[Batch]:
+        for number in range(5):
+            yield Batch(TopicPartition("numbers", 0), [], number, 2)
+
+    task = asyncio.create_task(other())
+    await bench.lane.consume(waiting())
+    task.cancel()
+    assert turns >= 4
+    assert bench.fatal == []
+    await bench.lane.close(0)
