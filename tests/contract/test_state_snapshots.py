@@ -95,7 +95,7 @@ def test_after_a_snapshot_at_a_stop_only_the_last_part_is_read(kind: str, tmp_pa
     taken(bed, path)
     store = load_snapshot(path, changelog=LOG, partition=3)
     assert store.next_offset == bed.end
-    assert bed.end - store.resume_offset < 10
+    assert bed.end - store.resume_offset < 20 < bed.end
     assert store.markers == bed.store.markers
     assert store.origin == bed.store.origin
     bed.log[: store.resume_offset] = []
