@@ -85,7 +85,8 @@ async def read(client: BrokerClient, tp: TopicPartition) -> list[Record]:
         async with asyncio.timeout(20):
             while position < end:
                 for part in await reader.poll(1.0):
-                    found += part.records
+                    # What was stored meanwhile comes in pieces.
+                    found += [record for record in part.records if record.offset < end]
                     position = part.next_offset
         return found
     finally:

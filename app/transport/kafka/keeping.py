@@ -64,8 +64,8 @@ class IdKeeper:
     @contextlib.asynccontextmanager
     async def use(self, key: Key) -> AsyncIterator[None]:
         """The partition's producer is the caller's own.  Raises an error of aiokafka if its id was found to be lost meanwhile."""
-        touch = self._touches.get(key)
-        if touch is not None:
+        # Before we hear that one has ended, the next one may have begun.
+        while (touch := self._touches.get(key)) is not None and not touch.done():
             await asyncio.wait([touch])
         if key in self._failed:
             raise self._failed.pop(key)
