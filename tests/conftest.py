@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import hypothesis  # noqa: F401  (its plugin does at the end of a run, and parsing what pytest rewrites fails then; see tests.support.parsing)
 import pytest
 
 from tests.support.kafka import NoKafka, temporary_broker
