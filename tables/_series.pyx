@@ -84,13 +84,17 @@ cdef class Layout:
 
     cdef int take_apart(self, object item, Cell* into) except -1:
         """Fill cells from an element; they borrow its references."""
+        if self.packed and type(item) is not self.of:
+            raise TypeError(f"{item!r:.100} is no {self.of.__name__}")
+        return self.take_fields(item, into)
+
+    cdef int take_fields(self, object item, Cell* into) except -1:
+        """The same from anything that has the fields of an element."""
         cdef int number, cell
         if not self.packed:
             into[0].whole = self.time(item)
             into[1].object = <PyObject*> item
             return 0
-        if type(item) is not self.of:
-            raise TypeError(f"{item!r:.100} is no {self.of.__name__}")
         if self.time is not None:
             into[0].whole = self.time(item)
         for number in range(len(self.names)):
@@ -270,9 +274,12 @@ cdef class Series:
 
     cpdef bint add(self, item, int64_t keep_ms, int32_t keep_last) except -1:
         cdef Cell cells[MOST_CELLS]
+        self.shape.take_apart(item, cells)
+        return self.add_cells(cells, keep_ms, keep_last)
+
+    cdef bint add_cells(self, Cell* cells, int64_t keep_ms, int32_t keep_last) except -1:
         cdef int64_t time_ms, first, low
         cdef int32_t place
-        self.shape.take_apart(item, cells)
         self.shape.share(cells)
         self.make_room()
         time_ms = cells[0].whole
@@ -390,18 +397,33 @@ cdef class Adding:
         self.short = short
         self.any = any_
 
-    def add(self, item):
-        """Insert an element for the current key; returns the key's series, live, with the element in it."""
-        cdef Series series
-        state = self.state
+    cdef Series current(self):
         key = self.context.key
         found = self.rows.get(key)
-        series = state._first(key) if found is None else found
-        if series.add(item, state.keep_ms, self.keep_last):
-            state._dropped()
+        return self.state._first(key) if found is None else found
+
+    cdef note(self, Series series, bint dropped, item):
+        """The series has changed: ``item`` is new in it."""
+        if dropped:
+            self.state._dropped()
         if series.fresh is None:
-            series.fresh = [item] if series.deltas or series.length > self.short else self.any
-            self.dirty[key] = series
+            series.fresh = [series.latest if item is None else item] if series.deltas or series.length > self.short else self.any
+            self.dirty[self.context.key] = series
         elif series.fresh is not self.any:
-            series.fresh.append(item)
+            series.fresh.append(series.latest if item is None else item)
+
+    def add(self, item):
+        series = self.current()
+        self.note(series, series.add(item, self.state.keep_ms, self.keep_last), item)
+        return series
+
+    def add_from(self, source):
+        cdef Cell cells[MOST_CELLS]
+        cdef Layout shape
+        series = self.current()
+        shape = series.shape
+        if not shape.packed:
+            return self.add(self.state.shape.made_from(source))
+        shape.take_fields(source, cells)
+        self.note(series, series.add_cells(cells, self.state.keep_ms, self.keep_last), None)
         return series

@@ -43,6 +43,12 @@ class Shape(Generic[T]):
     fields: tuple[tuple[str, Any], ...] = ()
     as_tuples: bool = False
 
+    def made_from(self, source: object) -> T:
+        """An element whose fields are those of the same names of another object."""
+        if not self.fields:
+            raise StateError(f"{self.of.__name__} is not made of its fields alone: make an element and add it")
+        return self.of(*(getattr(source, name) for name, _ in self.fields))
+
 
 def shape_of(of: type[T], time: Callable[[T], Millis] | str) -> Shape[T]:
     """The shape of elements whose time is a field of this name, or what this function says."""
@@ -199,8 +205,6 @@ def series_of(shape: Shape[T]) -> Callable[[], PlainSeries[T]]:
     return partial(PlainSeries, shape)
 
 
-def compiled_add(state: Any, short: int, unknown: Any) -> Any:
-    """``add`` of an opened ``TimeSeriesState``, compiled; ``None`` where nothing is."""
-    if COMPILED and _series is not None:
-        return _series.Adding(state, short, unknown).add
-    return None
+def compiled_adding(state: Any, short: int, unknown: Any) -> Any:
+    """``add`` and ``add_from`` of an opened ``TimeSeriesState``, compiled; ``None`` where nothing is."""
+    return _series.Adding(state, short, unknown) if COMPILED and _series is not None else None

@@ -10,7 +10,7 @@ from models.errors import StateError
 from models.time import Millis, millis
 from tables.sequence import SHORT, SequenceState
 from tables.series import PlainSeries as Series
-from tables.series import compiled_add, series_of, shape_of
+from tables.series import compiled_adding, series_of, shape_of
 from tables.state import KeyedState, encode
 from tables.ttl import Ttl
 
@@ -66,9 +66,10 @@ class TimeSeriesState(SequenceState[T]):
     def _open(self) -> None:
         super()._open()
         self.items_type = series_of(self.shape)
-        compiled = compiled_add(self, SHORT, _ANY)
+        compiled = compiled_adding(self, SHORT, _ANY)
         if compiled is not None and type(self).add is TimeSeriesState.add:
-            self.add = compiled  # type: ignore[method-assign]
+            self.add = compiled.add  # type: ignore[method-assign]
+            self.add_from = compiled.add_from  # type: ignore[method-assign]
 
     def add(self, item: T) -> Series[T]:
         """Insert an element for the current key; returns the key's series, live, with the element in it."""
@@ -83,6 +84,13 @@ class TimeSeriesState(SequenceState[T]):
         elif fresh is not _ANY:
             fresh.append(item)
         return found
+
+    def add_from(self, source: object) -> Series[T]:
+        """As ``add``, with an element whose fields are those of the same names of ``source``, which compiled code need not make.
+
+        Raises :class:`models.errors.StateError` for elements that are more than their fields.
+        """
+        return self.add(self.shape.made_from(source))
 
     def _first(self, key: str) -> Any:
         """The series of a key that is not in memory."""

@@ -64,7 +64,7 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
         if rules is not self._judging:
             self._judging = rules
             self.history.keep_ms = rules.longest_window_ms + millis(DISORDER)
-        series = self.history.add(HistoryEntry(event.timestamp, event.amount, event.merchant, event.country))
+        series = self.history.add_from(event)
         fired = rules.judge(event, series)
         if fired is None:
             return None

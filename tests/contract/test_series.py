@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 
 from models.errors import StateError
 from models.history import HistoryEntry
+from tables import TimeSeriesState, Ttl, series
 from tables.series import PlainSeries, Shape, shape_of
+from tests.contract.state_kit import START, Bed, MemoryStores
 
 try:
     from tables import _series
@@ -219,3 +222,48 @@ def test_a_series_that_has_shrunk_gives_its_memory_back() -> None:
     assert len(series) == 10
     assert large > 500_000
     assert small < large / 20
+
+
+class Payment(msgspec.Struct):
+    """Has what a HistoryEntry has, and more."""
+
+    payment_id: str
+    country: str
+    amount: float
+    timestamp: int
+    merchant: str
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("ttl", [None, Ttl(timedelta(hours=1))])
+def test_an_element_made_from_another_object_is_the_same_as_one_that_was_made_before(
+    monkeypatch: pytest.MonkeyPatch, fast: bool, ttl: Ttl | None
+) -> None:
+    monkeypatch.setattr(series, "COMPILED", fast and series.COMPILED)
+    beds = [
+        Bed(lambda: TimeSeriesState(HistoryEntry, time="timestamp", keep_last=40, ttl=ttl), MemoryStores())
+        for _ in range(2)
+    ]
+    for number in range(60):
+        for bed, whole in zip(beds, (True, False), strict=True):
+            bed.at(START + number)
+            state = bed.on(f"key{number % 2}")
+            if whole:
+                state.add(entry(START + number, number / 2, f"m{number}"))
+            else:
+                state.add_from(Payment(f"p{number}", "DE", number / 2, START + number, f"m{number}"))
+        if number % 7 == 0:
+            rows = [bed.cut() for bed in beds]
+            assert rows[0] == rows[1] != []
+        if number % 20 == 19:
+            beds = [bed.restart() for bed in beds]
+    assert beds[0].state.look("key1") == beds[1].state.look("key1")
+
+
+def test_an_object_without_such_a_field_or_elements_that_are_more_are_refused() -> None:
+    state = Bed(lambda: TimeSeriesState(HistoryEntry, time="timestamp"), MemoryStores()).on("k")
+    with pytest.raises(AttributeError, match="timestamp"):
+        state.add_from(Boxed(1))
+    state = Bed(lambda: TimeSeriesState(Only, time="at"), MemoryStores()).on("k")
+    with pytest.raises(StateError, match="not made of its fields"):
+        state.add_from(Boxed(1))
