@@ -6,7 +6,8 @@ is virtual.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -90,7 +91,7 @@ class _Log:
 
 
 class JobHarness:
-    """One job of the topology, given as its operators: ``JobHarness(JOBS["fraud"])``.
+    """One job of the topology, by its name or given as its operators: ``JobHarness("fraud")``, ``JobHarness([MY_OPERATOR])``.
 
     ``send`` appends a record, ``read`` lets the job run until nothing is left to do and gives the values of a topic.  The wall clock
     starts at ``clock_ms`` and moves only by :meth:`advance_processing_time`.  Without ``max_drift`` no event time is too far ahead.
@@ -98,12 +99,14 @@ class JobHarness:
 
     def __init__(
         self,
-        specs: OperatorSpec | Iterable[OperatorSpec],
+        specs: str | OperatorSpec | Iterable[OperatorSpec],
         *,
         clock_ms: Millis = 1_700_000_000_000,
         max_drift: timedelta = timedelta(days=365 * 1000),
         partitions: dict[str, int] | None = None,
     ) -> None:
+        if isinstance(specs, str):
+            specs = _job(specs)
         self._specs = [specs] if isinstance(specs, OperatorSpec) else list(specs)
         if not all(isinstance(spec, OperatorSpec) for spec in self._specs):
             raise StateError("JobHarness takes the operators of one job, for instance app.topology.JOBS['fraud']")
@@ -329,6 +332,14 @@ class JobHarness:
         for opened in lane.partitions.values():
             if isinstance(opened.task, AsyncTask):
                 await opened.task.answered()
+
+
+def _job(name: str) -> Iterable[OperatorSpec]:
+    """The operators of a job of the application, which is looked up by name as ``faust -A app`` does it."""
+    jobs: Mapping[str, Iterable[OperatorSpec]] = importlib.import_module("app.topology").JOBS
+    if name not in jobs:
+        raise StateError(f"no job {name!r}; there are {', '.join(jobs)}")
+    return jobs[name]
 
 
 def _decoded(value: bytes | None) -> Any:

@@ -13,7 +13,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from agents.async_io import AsyncCalls, AsyncTask
 from agents.jobharness import HarnessRecord, JobHarness
@@ -25,6 +25,7 @@ from agents.operator.process import (
     KeyedCoProcessFunction,
     KeyedProcessFunction,
     LateRecord,
+    OutputTag,
 )
 from agents.operator.spec import Source
 from agents.operator.timers import FAR, TimeDomain
@@ -53,6 +54,8 @@ class Snapshot(NamedTuple):
     rows: tuple[Row, ...]
     broadcasts: tuple[tuple[str, Any], ...] = ()
     clock_ms: Millis = 0
+    #: name of the events' type, by which a harness of the same process reads back what no declaration says the type of
+    event_type: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,26 @@ class Crash:
     """
 
 
+class _Events:
+    """Events as a source decodes them: as they are given.  ``type`` is that of the newest one."""
+
+    #: types of all events that were given in this process
+    known: ClassVar[dict[str, type]] = {}
+
+    def __init__(self, name: str = "") -> None:
+        self.type = self.known.get(name)
+
+    @property
+    def name(self) -> str:
+        return "" if self.type is None else f"{self.type.__module__}.{self.type.__qualname__}"
+
+    def decode(self, event: Any) -> Any:
+        if type(event) is not self.type:
+            self.type = type(event)
+            self.known[self.name] = self.type
+        return event
+
+
 class OperatorHarness:
     """One function on one partition.
 
@@ -121,8 +144,9 @@ class OperatorHarness:
         check_mutations: bool = False,
         snapshot: Snapshot | None = None,
     ) -> None:
+        self._events = _Events(snapshot.event_type if snapshot else "")
         options: dict[str, Any] = {
-            "decode": _same,
+            "decode": self._events.decode,
             "out_of_orderness": out_of_orderness,
             "allowed_lateness": allowed_lateness,
             "idle_after": idle_after,
@@ -355,9 +379,9 @@ class OperatorHarness:
 
     # -- out
 
-    def side_outputs(self, tag: str) -> list[Any]:
+    def side_outputs(self, tag: OutputTag[Any] | str) -> list[Any]:
         """Values emitted to a side output so far, in order; of ``late`` the records themselves."""
-        return self._sides.get(tag, [])
+        return self._sides.get(tag.name if isinstance(tag, OutputTag) else tag, [])
 
     @property
     def late(self) -> list[Any]:
@@ -365,7 +389,9 @@ class OperatorHarness:
         return self.side_outputs(LATE)
 
     def state(self, name: str, key: str) -> Any:
-        """Current value of a named state for a key, ``None`` if absent or expired."""
+        """Current value of a named state for a key, ``None`` if absent or expired; of a broadcast state that of an entry."""
+        if self._broadcasts is not None and name in self._broadcasts.states:
+            return self._broadcasts.states[name].get(key)
         if name not in self._task.states:
             raise StateError(f"no state {name!r}; there are {', '.join(self._task.states) or 'none'}")
         return self._task.states[name].look(key)
@@ -422,7 +448,7 @@ class OperatorHarness:
         return self._last_snapshot()
 
     def _last_snapshot(self) -> Snapshot:
-        return Snapshot(tuple(self._rows), tuple(self._broadcast_log), self._clock.now_ms())
+        return Snapshot(tuple(self._rows), tuple(self._broadcast_log), self._clock.now_ms(), self._events.name)
 
     def crash(self, function: KeyedProcessFunction[Any, Any] | None = None) -> OperatorHarness:
         """Lose everything since the last :meth:`snapshot` and start again, with a fresh or a changed instance of the function."""

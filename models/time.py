@@ -6,6 +6,8 @@ import time
 from datetime import timedelta
 from typing import Protocol
 
+from models.errors import StateError
+
 Millis = int
 
 #: No time yet: below every timestamp.  A watermark starts here.
@@ -39,5 +41,7 @@ class ManualClock:
 
 
 def millis(interval: timedelta) -> Millis:
-    """Length of an interval in whole milliseconds."""
+    """Length of an interval in whole milliseconds.  Raises :class:`models.errors.StateError` for what is no ``timedelta``."""
+    if not isinstance(interval, timedelta):
+        raise StateError(f"{interval!r} is no length of time: give a timedelta, for instance timedelta(minutes=5)")
     return interval // timedelta(milliseconds=1)

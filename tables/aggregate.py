@@ -16,6 +16,8 @@ I = TypeVar("I")  # noqa: E741  (element, accumulator, result: the letters of Fl
 A = TypeVar("A")
 R = TypeVar("R")
 
+_METHODS = ("create_accumulator", "add", "get_result")
+
 
 class AggregateFunction(ABC, Generic[I, A, R]):
     """Folds elements into an accumulator and makes a result of it.
@@ -41,14 +43,27 @@ class AggregateFunction(ABC, Generic[I, A, R]):
         raise NotImplementedError
 
 
+def aggregate_function(given: Any) -> AggregateFunction[Any, Any, Any]:
+    """An aggregate as it may be given: an instance of the class or of anything else that has its three methods.
+
+    Raises :class:`models.errors.StateError` for what has not.
+    """
+    if isinstance(given, type) or not all(callable(getattr(given, name, None)) for name in _METHODS):
+        raise StateError(f"{given!r} is no AggregateFunction: give an instance of one, for instance Sum()")
+    return given  # type: ignore[no-any-return]
+
+
+def merges(function: AggregateFunction[Any, Any, Any]) -> bool:
+    """Whether it says how two accumulators become one."""
+    return getattr(type(function), "merge", AggregateFunction.merge) is not AggregateFunction.merge
+
+
 def accumulator_type(function: AggregateFunction[Any, Any, Any]) -> Any:
     """The type by which an accumulator is read back.
 
     It is the ``A`` of ``AggregateFunction[I, A, R]``, else what ``create_accumulator`` is annotated to return, else the type of an empty one.
     Raises :class:`models.errors.StateError` where that is a collection of nobody knows what.
     """
-    if not isinstance(function, AggregateFunction):
-        raise StateError(f"{function!r} is no AggregateFunction: give an instance of one, for instance Sum()")
     for found in (_argument(type(function)), _returned(function.create_accumulator)):
         if found is not None and found is not Any and not isinstance(found, TypeVar):
             return found
@@ -112,6 +127,7 @@ class AggregatingState(ValueState[A], Generic[I, A, R]):
         ttl: Ttl | None = None,
         name: str | None = None,
     ) -> None:
+        function = aggregate_function(function)
         super().__init__(accumulator or accumulator_type(function), ttl=ttl, name=name)
         self.function = function
 

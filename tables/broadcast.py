@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, Generic, TypeVar, overload
 
 from models.errors import StateError
@@ -74,6 +74,12 @@ class BroadcastState(Generic[K, V]):
         self._write(key)
         self._shared.entries.pop(key, None)
 
+    def clear(self) -> None:
+        """Remove all entries.  Raises :class:`models.errors.StateError` on the data side."""
+        self._may_write()
+        for key in list(self._shared.entries):
+            self.remove(key)
+
     @overload
     def get(self, key: K) -> V | None: ...
 
@@ -91,6 +97,24 @@ class BroadcastState(Generic[K, V]):
     def entries(self) -> ItemsView[K, V]:
         """A live view of (key, value) pairs."""
         return self._shared.entries.items()
+
+    def keys(self) -> KeysView[K]:
+        """As :meth:`entries`, the keys only."""
+        return self._shared.entries.keys()
+
+    def values(self) -> ValuesView[V]:
+        """As :meth:`entries`, the values only."""
+        return self._shared.entries.values()
+
+    def is_empty(self) -> bool:
+        """Whether there is no entry."""
+        return not self._shared.entries
+
+    def __getitem__(self, key: K) -> V:
+        return self._shared.entries[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._shared.entries
 
     def __iter__(self) -> Iterator[K]:
         return iter(self._shared.entries)
@@ -115,12 +139,15 @@ class BroadcastState(Generic[K, V]):
         return self._shared.stale
 
     def _write(self, key: K) -> None:
+        self._may_write()
+        self._shared.changed.add(key)
+        self._shared.stale = True
+
+    def _may_write(self) -> None:
         if not self._writable:
             raise StateError(
                 f"broadcast state {self.name!r} is read-only here: write it in process_broadcast_element, which every worker runs"
             )
-        self._shared.changed.add(key)
-        self._shared.stale = True
 
 
 def declared_broadcasts(function: object) -> dict[str, tuple[str, BroadcastState[Any, Any]]]:

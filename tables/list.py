@@ -18,8 +18,9 @@ T = TypeVar("T")
 class ListState(SequenceState[T]):
     """A list per key.
 
-    ``keep_last`` bounds it: the oldest element goes when one more is added.  ``keep_for`` with ``time`` (an element's event time in ms)
-    bounds it, too: when an element is added, those before it go, oldest first, as long as they are ``keep_for`` or more older than it.
+    ``keep_last`` bounds it: the oldest element goes when one more is added.  ``keep_for`` bounds it, too: when an element is added, those
+    before it go, oldest first, as long as they are ``keep_for`` or more older than it.  ``time`` gives an element's event time in ms;
+    without it that is the time of the record (or timer) in hand when the element is added.
 
     Row head: number of elements that live, counted from the newest.
     """
@@ -40,8 +41,12 @@ class ListState(SequenceState[T]):
         super().__init__(of, ttl=ttl, name=name)
         if keep_last is not None and keep_last < 1:
             raise StateError(f"keep_last={keep_last}: a list keeps at least one element")
-        if (keep_for is None) != (time is None):
-            raise StateError("keep_for= and time= go together: how long, and by which of an element's times")
+        if keep_for is None and time is not None:
+            raise StateError("time= without keep_for=: say how long elements stay")
+        if keep_for is not None and time is None and ttl is not None:
+            raise StateError(
+                "keep_for= beside ttl= needs time=: an element's stamp in the changelog is that of the ttl"
+            )
         if keep_for is not None and millis(keep_for) < 1:
             raise StateError(f"keep_for={keep_for}: an element stays for a millisecond at least")
         self.keep_last = keep_last
@@ -49,6 +54,13 @@ class ListState(SequenceState[T]):
         self._time = time
         self._last = keep_last or 1 << 62
         self._keep_ms = 0 if keep_for is None else millis(keep_for)
+
+    def _added(self) -> type[KeyedState] | None:
+        if self.keep_for is not None and self._time is None:
+            from tables.list_times import ListByRecordTime  # it derives from this class
+
+            return ListByRecordTime
+        return super()._added()
 
     def _with_ttl(self) -> type[KeyedState]:
         from tables.list_ttl import ListWithTtl  # it derives from this class
@@ -76,6 +88,11 @@ class ListState(SequenceState[T]):
             self._dirty[key] = items
         else:
             fresh.append(item)
+
+    def add_all(self, items: Iterable[T]) -> None:
+        """Append several elements."""
+        for item in items:
+            self.add(item)
 
     def _add_timed(self, item: T) -> None:
         type(self).add(self, item)

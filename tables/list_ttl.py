@@ -5,48 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from models.time import Millis
 from tables.changelog import Row, split_row_key
 from tables.expiry import Expiring
-from tables.list import ListState
-from tables.sequence import Items
-from tables.state import encode
-from tables.ttl import UNSTAMPED
+from tables.list_times import StampedItems, StampedList
 
 T = TypeVar("T")
 
-_FAR: Millis = 1 << 62
 
-
-class StampedItems(Items[T]):
-    """Elements with their stamps.
-
-    ``stamps``: one per element.  ``oldest``: the smallest of them.  ``renewed``: a later stamp that all elements got by being read.
-    ``logged``'s companion ``logged_oldest``: the smallest stamp in the rows.  ``rewrite``: the rows need replacing as a whole.
-    """
-
-    __slots__ = ("logged_oldest", "oldest", "renewed", "rewrite", "stamps")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stamps: list[Millis] = []
-        self.oldest: Millis = _FAR
-        self.renewed: Millis = UNSTAMPED
-        self.logged_oldest: Millis = _FAR
-        self.rewrite = False
-
-    def effective(self) -> list[Millis]:
-        """When each element was renewed last."""
-        renewed = self.renewed
-        if renewed <= self.oldest:
-            return self.stamps
-        return [max(stamp, renewed) for stamp in self.stamps]
-
-
-class ListWithTtl(Expiring, ListState[T]):
+class ListWithTtl(Expiring, StampedList[T]):
     """Added in front of ``ListState`` by ``bind``.  Rows carry the stamps of their elements (see ``tables.sequence``)."""
-
-    items_type = StampedItems
 
     def add(self, item: T) -> None:
         context = self._context
@@ -78,11 +45,6 @@ class ListWithTtl(Expiring, ListState[T]):
             self._dirty[key] = items
         else:
             fresh.append(item)
-
-    def _drop_oldest(self, items: Any, count: int) -> None:
-        del items[:count]
-        del items.stamps[:count]
-        items.oldest = min(items.stamps, default=_FAR)
 
     def get(self) -> list[T]:
         key = self._context.key
@@ -126,56 +88,6 @@ class ListWithTtl(Expiring, ListState[T]):
         if items.logged and items.renewed - items.logged_oldest >= self._step_ms:
             self._rewrite(key, items)
 
-    def _rewrite(self, key: str, items: StampedItems[T]) -> None:
-        items.rewrite = True
-        if items.fresh is None:
-            items.fresh = []
-            self._dirty[key] = items
-
-    # -- rows
-
-    def _base_row(self, items: Any) -> bytes:
-        return encode((self._head(items), items, items.next_delta, _runs(items.effective())))
-
-    def _delta_row(self, items: Any, fresh: list[Any]) -> bytes:
-        stamps = items.effective()[len(items) - len(fresh) :]
-        return encode((self._head(items), fresh, 0, _runs(stamps)))
-
-    def _freeze_long(self, raw: bytes, items: Any, count: int, put: list[Row]) -> None:
-        if items.rewrite:
-            items.fresh = []
-        super()._freeze_long(raw, items, count, put)
-
-    def freeze(self, put: list[Row]) -> None:
-        dirty = list(self._dirty.values())
-        super().freeze(put)
-        for items in dirty:
-            items.rewrite = False
-            items.logged_oldest = max(items.oldest, items.renewed)
-
-    def _restore(self, runs: list[Any]) -> Items[T]:
-        items: StampedItems[T] = StampedItems()
-        now = self._now()
-        for run in runs:
-            items.extend(run.elements)
-            stamps = [
-                stamp for stamp, count in zip(run.stamps[::2], run.stamps[1::2], strict=True) for _ in range(count)
-            ]
-            if len(stamps) != len(run.elements):
-                # Written without a time to live: their life begins now, and that must be known after a restart, too.
-                stamps = [now] * len(run.elements)
-                items.rewrite = bool(run.elements) or items.rewrite
-            items.stamps.extend(stamps)
-        self._drop_oldest(items, len(items) - runs[-1].head)
-        items.logged_oldest = items.oldest
-        return items
-
-    def _thaw(self, key: str) -> Any:
-        items = super()._thaw(key)
-        if items is not None and items.rewrite:
-            self._rewrite(key, items)
-        return items
-
     def _check(self, key: str) -> None:
         items = self._rows.get(key)
         if items is None:
@@ -210,17 +122,6 @@ class ListWithTtl(Expiring, ListState[T]):
     def _decoded(self, key: str, whole: bytes | None, parts: Mapping[bytes, bytes] | None) -> Any:
         items = super()._decoded(key, whole, parts)
         return items if items else None
-
-
-def _runs(stamps: list[Millis]) -> list[int]:
-    """Stamps as [stamp, count, stamp, count, ...]."""
-    runs: list[int] = []
-    for stamp in stamps:
-        if runs and runs[-2] == stamp:
-            runs[-1] += 1
-        else:
-            runs += (stamp, 1)
-    return runs
 
 
 def _user_key(row: bytes) -> str:

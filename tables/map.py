@@ -74,6 +74,11 @@ class MapState(KeyedState, Generic[K, V]):
         else:
             dirty[key] = None
 
+    def put_all(self, entries: Mapping[K, V]) -> None:
+        """Set several entries."""
+        for key, value in entries.items():
+            self.put(key, value)
+
     def remove(self, key: K) -> None:
         """Remove an entry; nothing happens without it."""
         entries = self._entries()

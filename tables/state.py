@@ -67,9 +67,9 @@ class KeyedState:
     def bind(self: Handle, context: KeyContext, store: StateStore) -> Handle:
         """The live handle of this declaration for one partition."""
         handle_class: Any = type(self)
-        if self.ttl is not None:
-            # A subclass that knows of stamps; a state without a time to live has no branch for it.
-            handle_class = _combined(self._with_ttl(), type(self))
+        added = self._added()
+        if added is not None:
+            handle_class = _combined(added, type(self))
         handle: Handle = handle_class.__new__(handle_class)
         # One by one: updating __dict__ as a whole would make every later attribute load slower (unshared keys).
         for attribute, value in vars(self).items():
@@ -82,6 +82,10 @@ class KeyedState:
         if store.check_mutations:
             checked(handle)
         return handle
+
+    def _added(self) -> type[KeyedState] | None:
+        """A class that adds what the options want: a state without a time to live has no branch for it."""
+        return None if self.ttl is None else self._with_ttl()
 
     def _with_ttl(self) -> type[KeyedState]:
         """The class that adds a time to live to this kind."""
@@ -211,5 +215,5 @@ def _combined(first: Any, second: Any) -> Any:
     """The class with ``first`` in front of ``second``, made once."""
     found = _COMBINED.get((first, second))
     if found is None:
-        found = _COMBINED[first, second] = type(f"{second.__name__}WithTtl", (first, second), {})
+        found = _COMBINED[first, second] = type(f"{second.__name__}{first.__name__}", (first, second), {})
     return found

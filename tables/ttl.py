@@ -21,7 +21,7 @@ import enum
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from models.errors import StateError
 from models.time import Millis, millis
@@ -100,7 +100,9 @@ class _Choices:
 class Ttl(_Choices):
     """Time to live of a state's rows, of each list element and of each map entry.
 
-    ``ValueState(T, ttl=Ttl(timedelta(hours=2)))``.  Raises :class:`models.errors.StateError` for a duration under one millisecond.
+    ``ValueState(T, ttl=Ttl(timedelta(hours=2)))``.  Each choice may also be given as its text: ``update="on-read-and-write"``,
+    ``visibility="return-expired-if-not-cleaned-up"``, ``cleanup="full-snapshot"``, ``time="event"``.  Raises
+    :class:`models.errors.StateError` for any other, and for a duration under one millisecond.
     """
 
     duration: timedelta
@@ -112,11 +114,28 @@ class Ttl(_Choices):
     def __post_init__(self) -> None:
         if millis(self.duration) < 1:
             raise StateError(f"Ttl({self.duration}): state needs to live for a millisecond at least")
+        for name, kind in (("update", UpdateType), ("visibility", VisibilityType), ("time", TimeDomain)):
+            object.__setattr__(self, name, _choice(kind, getattr(self, name), name))
+        if not isinstance(self.cleanup, CleanupType):
+            known = {each.mode: each for each in (CleanupType.BACKGROUND, CleanupType.FULL_SNAPSHOT)}
+            if self.cleanup not in known:
+                raise StateError(
+                    f"cleanup={self.cleanup!r}: use {', '.join(map(repr, known))} or Ttl.Cleanup.incremental(keys_per_access)"
+                )
+            object.__setattr__(self, "cleanup", known[self.cleanup])
 
     @property
     def ms(self) -> Millis:
         """The duration in ms."""
         return millis(self.duration)
+
+
+def _choice(kind: type[enum.Enum], given: Any, name: str) -> enum.Enum:
+    """The choice that was given, itself or as its text; anything else would silently be none of them."""
+    try:
+        return kind(given)
+    except ValueError:
+        raise StateError(f"{name}={given!r}: use {', '.join(repr(each.value) for each in kind)}") from None
 
 
 def stamped(stamp: Millis, value: bytes) -> bytes:

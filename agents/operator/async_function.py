@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from models.errors import FamulusError, StateError
+from models.time import millis
 
 I = TypeVar("I")  # noqa: E741  (input, output: the letters of Flink's signatures)
 O = TypeVar("O")  # noqa: E741
@@ -38,6 +39,7 @@ class FixedRetry:
 
     def __post_init__(self) -> None:
         _check_attempts(self.attempts)
+        millis(self.delay)
 
     def delays(self) -> Iterator[float]:
         """Seconds to wait before the second attempt, the third and so on."""
@@ -63,6 +65,8 @@ class ExponentialRetry:
 
     def __post_init__(self) -> None:
         _check_attempts(self.attempts)
+        millis(self.first)
+        millis(self.most)
         if not 0 <= self.jitter <= 1:
             raise StateError(f"jitter={self.jitter}: the part of a delay that is left to chance lies between 0 and 1")
 
@@ -90,7 +94,8 @@ class AsyncOptions:
 class AsyncFunction(Generic[I, O]):
     """Turns each record into results by waiting for something.  One instance per worker; it has no keyed state.
 
-    ``ordered``: results leave in the order of the records of a partition; otherwise as they come.  ``capacity``: records in hand at most
+    ``ordered``: results leave in the order of the records of a partition; otherwise as they come (``unordered=True`` says the same as
+    ``ordered=False``).  ``capacity``: records in hand at most
     (ordered: until their results have left); the source waits beyond that.  ``timeout``: for a record in all, retries included;
     ``None`` waits for ever.  A record counts as processed once its results are durable, so a crash loses none and doubles none.
     """
@@ -101,13 +106,22 @@ class AsyncFunction(Generic[I, O]):
     def __init__(
         self,
         *,
-        ordered: bool = True,
+        ordered: bool | None = None,
+        unordered: bool | None = None,
         capacity: int = 100,
         timeout: timedelta | None = timedelta(seconds=5),
         retry: Retry | None = None,
     ) -> None:
+        if ordered is not None and unordered is not None and ordered == unordered:
+            raise StateError(f"ordered={ordered} and unordered={unordered} contradict each other: give one of them")
         if capacity < 1:
             raise StateError(f"capacity={capacity}: at least one call must be allowed")
+        if timeout is not None:
+            millis(timeout)
+        if retry is not None and not isinstance(retry, (FixedRetry, ExponentialRetry)):
+            raise StateError(f"retry={retry!r}: give a FixedRetry(attempts=3) or an ExponentialRetry(...)")
+        if ordered is None:
+            ordered = not unordered
         self.options = AsyncOptions(ordered=ordered, capacity=capacity, timeout=timeout, retry=retry)
 
     async def open(self) -> None:

@@ -59,6 +59,9 @@ class Histogram:
         self.count += 1
         self.total += value
 
+    #: by Flink's name
+    update = observe
+
     def quantile(self, q: float) -> float:
         """Upper bound of the bucket that holds the ``q`` quantile; infinity above all bounds, 0 without values."""
         wanted = q * self.count
@@ -94,6 +97,9 @@ class Meter:
                 self._first = step
         self._counts[step] += count
         self.value += count
+
+    #: by Flink's name
+    mark_event = mark
 
     @property
     def rate(self) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 from agents.operator.async_function import AsyncFunction
 from agents.operator.process import LATE, KeyedProcessFunction
 from models.errors import BadRecord, StateError
-from models.time import Millis
+from models.time import Millis, millis
 from tables.log import Record
 
 Decode = Callable[[bytes], Any]
@@ -44,6 +44,11 @@ class Source:
     idle_after: timedelta | None = timedelta(minutes=1)
     #: name of the key field, for messages
     key_name: str = "key"
+
+    def __post_init__(self) -> None:
+        for interval in (self.out_of_orderness, self.allowed_lateness, self.idle_after):
+            if interval is not None:
+                millis(interval)
 
 
 @dataclass(frozen=True, kw_only=True)

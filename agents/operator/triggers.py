@@ -127,8 +127,8 @@ class OnCount(Trigger):
     """Fires at every ``count`` records."""
 
     def __init__(self, count: int) -> None:
-        if count < 1:
-            raise StateError(f"OnCount({count}): at least one record")
+        if not isinstance(count, int) or count < 1:
+            raise StateError(f"OnCount({count!r}): a whole number of records, one at least")
         self._count = count
 
     def on_element(self, window: OpenWindow) -> TriggerResult:
@@ -147,6 +147,8 @@ class Purging(Trigger):
     """Another trigger, whose firing also empties the window."""
 
     def __init__(self, trigger: Trigger) -> None:
+        if not isinstance(trigger, Trigger):
+            raise StateError(f"Purging({trigger!r}): give an instance of a Trigger, for instance Purging(OnCount(5))")
         self._trigger = trigger
 
     def on_element(self, window: OpenWindow) -> TriggerResult:

@@ -29,6 +29,16 @@ class Window(NamedTuple):
     start_ms: Millis
     end_ms: Millis
 
+    @property
+    def start(self) -> Millis:
+        """``start_ms``, by Flink's name."""
+        return self.start_ms
+
+    @property
+    def end(self) -> Millis:
+        """``end_ms``, by Flink's name."""
+        return self.end_ms
+
 
 #: The window of all time; it never closes.
 ALL_TIME = Window(NO_TIME, FAR)
@@ -130,6 +140,8 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
         if self._type is None:
             self._type = type(event)
         for window in self.assigner.assign(event, ctx.timestamp_ms):
+            if type(window) is not Window:  # a plain pair says as much
+                window = Window(*window)
             if merging:
                 window = self._merged(window, ctx)
             if window[1] + lateness <= ctx.watermark_ms:

@@ -27,7 +27,7 @@ from agents.operator.window_operator import (
 )
 from models.errors import StateError
 from models.time import Millis, millis
-from tables.aggregate import AggregateFunction, accumulator_type
+from tables.aggregate import AggregateFunction, accumulator_type, aggregate_function, merges
 
 #: makes what is emitted of a key, a window and a result
 Into = Callable[[str, Window, Any], Any]
@@ -42,10 +42,15 @@ class WindowAssigner:
 
     #: whether windows of a key that overlap become one
     merging: ClassVar[bool] = False
+    # Of a kind that does not call ``super().__init__``.
+    allowed_lateness: timedelta = timedelta(0)
+    trigger: Trigger = OnTime()
 
     def __init__(self, *, allowed_lateness: timedelta = timedelta(0), trigger: Trigger | None = None) -> None:
+        millis(allowed_lateness)
         self.allowed_lateness = allowed_lateness
-        self.trigger = trigger or OnTime()
+        if trigger is not None:
+            self.trigger = _trigger(trigger)
 
     def assign(self, event: Any, timestamp_ms: Millis) -> Iterable[Window]:
         """The windows that a record belongs to."""
@@ -53,8 +58,9 @@ class WindowAssigner:
 
     def aggregate(self, function: AggregateFunction[Any, Any, Any], *, into: Into | None = None) -> WindowOperator:
         """Fold each window's records.  Emits the function's results, or what ``into(key, window, result)`` makes of them."""
+        function = aggregate_function(function)
         accumulator = accumulator_type(function)
-        if self.merging and type(function).merge is AggregateFunction.merge:
+        if self.merging and not merges(function):
             raise StateError(
                 f"{type(self).__name__} merges windows: {type(function).__name__} needs merge(first, second)"
             )
@@ -62,7 +68,7 @@ class WindowAssigner:
             accumulator,
             lambda event: function.add(event, function.create_accumulator()),
             lambda accumulator, event: function.add(event, accumulator),
-            function.merge,
+            lambda first, second: function.merge(first, second),
             lambda key, window, accumulator: (
                 function.get_result(accumulator)
                 if into is None
@@ -178,6 +184,14 @@ class CountWindow(WindowAssigner):
 
     def assign(self, event: Any, timestamp_ms: Millis) -> Iterable[Window]:
         return (ALL_TIME,)
+
+
+def _trigger(given: Any) -> Trigger:
+    if not isinstance(given, Trigger):
+        raise StateError(
+            f"trigger={given!r}: give an instance of a Trigger, for instance OnTime() or EarlyEvery(interval)"
+        )
+    return given
 
 
 def _positive(interval: timedelta, name: str) -> Millis:

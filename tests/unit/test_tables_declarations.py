@@ -9,7 +9,16 @@ import msgspec
 import pytest
 
 from models.errors import StateError
-from tables import AggregateFunction, AggregatingState, BroadcastState, ListState, MapState, TimeSeriesState, ValueState
+from tables import (
+    AggregateFunction,
+    AggregatingState,
+    BroadcastState,
+    ListState,
+    MapState,
+    TimeSeriesState,
+    Ttl,
+    ValueState,
+)
 from tables.changelog import NO_PART, Row, part_suffix, row_prefix, split_row_key
 from tables.state import KeyContext, declared_states
 from tables.store import PartitionStore
@@ -56,8 +65,10 @@ def test_a_declaration_cannot_be_used_as_a_handle() -> None:
 def test_lists_and_series_refuse_bounds_that_cannot_hold() -> None:
     with pytest.raises(StateError, match="at least one element"):
         ListState(int, keep_last=0)
-    with pytest.raises(StateError, match="go together"):
-        ListState(int, keep_for=timedelta(1))
+    with pytest.raises(StateError, match="time= without keep_for="):
+        ListState(int, time=lambda n: n)
+    with pytest.raises(StateError, match="needs time="):
+        ListState(int, keep_for=timedelta(1), ttl=Ttl(timedelta(1)))
     with pytest.raises(StateError, match="a millisecond"):
         ListState(int, keep_for=timedelta(0), time=lambda n: n)
     with pytest.raises(StateError, match="two elements"):
