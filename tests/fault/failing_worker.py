@@ -35,7 +35,6 @@ SNAPSHOT_POINTS = ("during-snapshot", "before-publish", "after-publish")
 ROCKSDB_POINTS = ("before-store", "after-store")
 #: Within a part's way to Kafka in a transaction.
 KAFKA_POINTS = (
-    "kafka-after-enlist",
     "kafka-before-send",
     "kafka-after-send",
     "kafka-after-offsets",
@@ -149,21 +148,18 @@ def _on_the_way_to_kafka(point: str, passed: Callable[[], None]) -> None:
     from aiokafka import AIOKafkaProducer
 
     from app.transport.kafka.consumer import Consumer
-    from app.transport.kafka.transactions import QuickProducer
 
     match point:
         case "kafka-before-send":
             _before(AIOKafkaProducer, "send_batch", passed)
-        case "kafka-after-enlist":
-            _after_awaiting(QuickProducer, "enlist", passed)
         case "kafka-after-send":
             _after_awaiting(AIOKafkaProducer, "send_batch", passed)
         case "kafka-after-offsets":
-            _after_awaiting(QuickProducer, "send_offsets_to_transaction", passed)
+            _after_awaiting(AIOKafkaProducer, "send_offsets_to_transaction", passed)
         case "kafka-before-commit":
-            _before(QuickProducer, "commit_transaction", passed)
+            _before(AIOKafkaProducer, "commit_transaction", passed)
         case "kafka-after-commit":
-            _after_awaiting(QuickProducer, "commit_transaction", passed)
+            _after_awaiting(AIOKafkaProducer, "commit_transaction", passed)
         case "kafka-after-lease":
             _after_awaiting(Consumer, "hold", passed)
         case _:

@@ -15,7 +15,6 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import CorruptRecordException
 from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import AddPartitionsToTxnHandler, Sender
-from aiokafka.producer.transaction_manager import TransactionManager
 
 from tables.log import Record
 
@@ -27,24 +26,7 @@ _METHODS: dict[type, tuple[str, ...]] = {
     FetchResult: ("check_assignment", "has_more", "_update_position"),
     PartitionRecords: ("_consume_aborted_up_to", "_contains_abort_marker"),
     GroupCoordinator: ("_do_heartbeat", "_on_join_complete", "check_errors"),
-    Sender: (
-        "_do_add_partitions_to_txn",
-        "_do_add_offsets_to_txn",
-        "_do_txn_commit",
-        "_do_txn_offset_commit",
-        "_find_coordinator",
-        "_maybe_do_transactional_request",
-    ),
-    TransactionManager: (
-        "add_offsets_to_txn",
-        "committing_transaction",
-        "is_in_transaction",
-        "maybe_add_partition_to_txn",
-        "needs_transaction_commit",
-        "offsets_to_commit",
-        "partitions_to_add",
-        "wait_for_transaction_end",
-    ),
+    Sender: ("_do_add_partitions_to_txn", "_do_add_offsets_to_txn", "_find_coordinator"),
     AddPartitionsToTxnHandler: ("handle_response", "do"),
 }
 _ATTRIBUTES: dict[type, tuple[str, ...]] = {

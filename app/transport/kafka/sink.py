@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import aiokafka
 from aiokafka.errors import IllegalOperation
@@ -145,28 +145,34 @@ class KafkaPartSink:
                 raise
 
     async def _write_once(self, producer: aiokafka.AIOKafkaProducer, part: SealedPart) -> int:
-        batches = _outputs(producer, part)
-        batches[part.changelog] = produce.fill(producer, _rows(part))
-        return await produce.transact(
-            producer, batches, dict([(part.source, part.next_offset), *part.further]), self._app_id
+        await producer.begin_transaction()
+        sent = await _send_outputs(producer, part)
+        sent += await produce.send(producer, part.changelog, produce.fill(producer, _rows(part)))
+        # Stored before the offsets are added: with AddOffsetsToTxn under way the broker's check of a partition's first produce fails with a
+        # retriable error, which costs a back-off.
+        bases = await produce.stored(sent)
+        await producer.send_offsets_to_transaction(
+            {aiokafka.TopicPartition(*tp): offset for tp, offset in ((part.source, part.next_offset), *part.further)},
+            self._app_id,
         )
+        await producer.commit_transaction()
+        return _behind_the_commit(bases[-1] + sent[-1].count)
 
     async def _write_plain(self, producer: aiokafka.AIOKafkaProducer, part: SealedPart) -> int:
         plain = self._plain
         if plain is None:
             raise LogUnavailable(f"operator {part.uid!r}: the sink of {part.source} is closed")
         await self._membership.hold()
-        await produce.stored(
-            [one for tp, out in _outputs(plain, part).items() for one in await produce.send(plain, tp, out)]
-        )
+        await produce.stored(await _send_outputs(plain, part))
         batches = produce.fill(plain, _rows(part))
         await self._membership.hold()
         if len(batches) == 1:
-            sent = await produce.send(plain, part.changelog, batches)
-            next_offset = (await produce.stored(sent))[-1] + sent[-1].count
+            next_offset = await _next_offset(await produce.send(plain, part.changelog, batches))
         else:
-            rows = {part.changelog: produce.fill(producer, _rows(part))}
-            next_offset = await produce.transact(producer, rows, {}, self._app_id)
+            await producer.begin_transaction()
+            rows = await produce.send(producer, part.changelog, produce.fill(producer, _rows(part)))
+            next_offset = _behind_the_commit(await _next_offset(rows))
+            await producer.commit_transaction()
         self._offsets.update([(part.source, part.next_offset), *part.further])
         return next_offset
 
@@ -178,13 +184,23 @@ class KafkaPartSink:
                 await self._membership.commit_lanes(offsets)
 
 
-def _outputs(producer: aiokafka.AIOKafkaProducer, part: SealedPart) -> dict[TopicPartition, list[Any]]:
-    """The outputs as batches, by where they go."""
-    return {
-        tp: produce.fill(producer, [(key, value, headers, part.timestamp_ms) for key, value, headers in outputs])
-        for tp, outputs in part.outputs.items()
-    }
+async def _send_outputs(producer: aiokafka.AIOKafkaProducer, part: SealedPart) -> list[produce.Sending]:
+    sent: list[produce.Sending] = []
+    for tp, outputs in part.outputs.items():
+        entries = [(key, value, headers, part.timestamp_ms) for key, value, headers in outputs]
+        sent += await produce.send(producer, tp, produce.fill(producer, entries))
+    return sent
 
 
 def _rows(part: SealedPart) -> list[produce.NewEntry]:
     return [(key, value, None, part.timestamp_ms) for key, value in part.rows]
+
+
+def _behind_the_commit(next_offset: int) -> int:
+    """The commit's own record comes next: nobody else writes to the partition."""
+    return next_offset + 1
+
+
+async def _next_offset(rows: list[produce.Sending]) -> int:
+    bases = await produce.stored(rows)
+    return bases[-1] + rows[-1].count
