@@ -11,7 +11,9 @@ help: ## show this list
 
 install: $(VENV)/.installed ## create .venv with the application and its test tools
 
-$(VENV)/.installed: setup.cfg setup.py pyproject.toml tables/_series.pyx
+COMPILED := tables/_series.pyx app/transport/kafka/_packing.pyx
+
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml $(COMPILED)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Famulus needs Python 3.11 or newer: run make with PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
@@ -43,4 +45,4 @@ soak: install ## an hour of nothing and an hour of traffic on both logs: nothing
 	$(BIN)/python -m tests.soak
 
 clean: ## remove .venv and caches (var/ with your data stays)
-	rm -rf $(VENV) build *.egg-info tables/_series.c tables/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info $(COMPILED:.pyx=.c) $(COMPILED:.pyx=.*.so) .mypy_cache .ruff_cache .pytest_cache .hypothesis

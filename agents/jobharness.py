@@ -71,7 +71,7 @@ class _Log:
         records = self.records.setdefault(tp, [])
         records.append(HarnessRecord(len(records), self.clock.now_ms(), key, value, list(headers) if headers else None))
 
-    async def open(self, uid: str, source: TopicPartition) -> None:
+    async def open(self, uid: str, source: TopicPartition, changelog: TopicPartition) -> None:
         """Nobody else is there."""
 
     async def close(self, uid: str, source: TopicPartition) -> None:

@@ -54,7 +54,7 @@ class PartSink(Protocol):
     cannot grow behind the reader.  After any exception from ``write`` the process must end: memory is ahead of the log.
     """
 
-    async def open(self, uid: str, source: TopicPartition) -> None: ...
+    async def open(self, uid: str, source: TopicPartition, changelog: TopicPartition) -> None: ...
 
     async def write(self, part: SealedPart) -> int:
         """Write outputs, rows and the source offset; return the changelog's next offset once all is committed."""

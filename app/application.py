@@ -116,6 +116,8 @@ class FamulusApp(faust.App):
             topic_replication_factor=1,
             topic_disable_leader=True,
             stream_recovery_delay=0.0,
+            # Operators' state has standbys of its own (app/standby.py).  With Faust's, a third worker of four partitions gets none.
+            table_standby_replicas=0,
             autodiscover=False,
         )
         self.local_queries = LocalStateQueries(self)

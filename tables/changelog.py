@@ -6,6 +6,8 @@ Marker row  key   = 00 + "marker" + 00 + source topic
             value = MessagePack [next source offset, watermark in ms]
 Origin row  key   = 00 + "origin"
             value = a random text, the same for the life of the changelog: it tells a recreated topic from the one that was read
+Owner row   key   = 00 + "owner"
+            no value; a new owner writes it where that is what keeps the one before from writing, nobody reads it
 
 A value has one row per key, with an empty part.  Kinds that hold many elements per key (lists, series, maps) put the element's
 place into ``part``, so that a change costs its own bytes and not the bytes of its neighbours.  The length stands at the end because
@@ -31,6 +33,7 @@ SEPARATOR = b"\x00"
 META_PREFIX = b"\x00"
 MARKER_PREFIX = b"\x00marker\x00"
 ORIGIN_KEY = b"\x00origin"
+OWNER_KEY = b"\x00owner"
 NO_PART = b"\x00\x00"
 _LONG_PART = 0xFFFF
 

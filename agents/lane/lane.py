@@ -74,7 +74,8 @@ class Lane:
 
     async def fence(self, partition: int) -> None:
         """Take the partition over from whoever had it; its changelog cannot grow behind our back from here on."""
-        await self.sink.open(self.spec.uid, TopicPartition(self.spec.source.topic, partition))
+        source = TopicPartition(self.spec.source.topic, partition)
+        await self.sink.open(self.spec.uid, source, TopicPartition(self.context.changelog, partition))
 
     async def give_back(self, partition: int) -> None:
         """Let go of a partition that was taken over and not opened."""

@@ -380,7 +380,7 @@ async def test_a_part_is_outputs_rows_and_source_offset(broker: Broker, client: 
     await create_lane_topics(client, topic)
     sink = broker.sink(f"{topic}-app")
     source = TopicPartition(f"{topic}-in", 0)
-    await sink.open("op", source)
+    await sink.open("op", source, TopicPartition(f"{topic}-log", 0))
     first = await sink.write(part(topic, 10))
     second = await sink.write(part(topic, 25))
     assert sink.partitions(f"{topic}-out") == 2
@@ -414,7 +414,7 @@ async def test_of_a_part_that_fails_nothing_is_seen(broker: Broker, client: Brok
     await create_lane_topics(client, topic)
     sink = broker.sink(f"{topic}-app")
     source = TopicPartition(f"{topic}-in", 0)
-    await sink.open("op", source)
+    await sink.open("op", source, TopicPartition(f"{topic}-log", 0))
     await sink.write(part(topic, 10))
     good = (TopicPartition(f"{topic}-out", 1), [(b"user", b"alert", None)])
     bad = (TopicPartition(f"{topic}-gone", 0), [(b"user", b"alert", None)])
@@ -432,7 +432,7 @@ async def test_a_large_part_is_whole_and_in_order(broker: Broker, client: Broker
     await create_lane_topics(client, topic)
     sink = broker.sink(f"{topic}-app")
     source = TopicPartition(f"{topic}-in", 0)
-    await sink.open("op", source)
+    await sink.open("op", source, TopicPartition(f"{topic}-log", 0))
     rows = [(f"user-{i}".encode(), bytes(200)) for i in range(20_000)]
     await sink.write(part(topic, 20_000, rows=rows))
     await sink.close("op", source)
@@ -445,7 +445,9 @@ async def test_parts_of_different_partitions_do_not_wait_for_each_other(
     await create_lane_topics(client, topic)
     sink = broker.sink(f"{topic}-app")
     sources = [TopicPartition(f"{topic}-in", p) for p in (0, 1)]
-    await asyncio.gather(*(sink.open("op", source) for source in sources))
+    await asyncio.gather(
+        *(sink.open("op", source, TopicPartition(f"{topic}-log", source.partition)) for source in sources)
+    )
     await asyncio.gather(
         *(
             sink.write(
@@ -466,10 +468,10 @@ async def test_a_worker_whose_place_was_taken_writes_nothing_more(
     await create_lane_topics(client, topic)
     source = TopicPartition(f"{topic}-in", 0)
     older = broker.sink(f"{topic}-app")
-    await older.open("op", source)
+    await older.open("op", source, TopicPartition(f"{topic}-log", 0))
     await older.write(part(topic, 10))
     newer = broker.rival(f"{topic}-app")
-    await newer.open("op", source)
+    await newer.open("op", source, TopicPartition(f"{topic}-log", 0))
     with pytest.raises(Fenced):
         await older.write(part(topic, 20))
     await newer.write(part(topic, 11))

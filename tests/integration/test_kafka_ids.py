@@ -57,7 +57,7 @@ class Lane:
     async def open(self, client: BrokerClient) -> None:
         for tp in (self.source, self.changelog):
             await client.create_topic(tp.topic, 1)
-        await self.sink.open("op", self.source)
+        await self.sink.open("op", self.source, self.changelog)
 
     def part(self, next_offset: int) -> SealedPart:
         return SealedPart(
@@ -152,7 +152,7 @@ async def test_a_worker_whose_place_was_taken_takes_nothing_back_by_using_its_id
     lane = Lane(f"kafka://{kafka}")
     await lane.open(client)
     rival = lane.worker()
-    await rival.open("op", lane.source)
+    await rival.open("op", lane.source, lane.changelog)
     key = ("op", lane.source)
     await lane.sink._keeper._touch(key)  # it is refused
     with pytest.raises(Fenced):

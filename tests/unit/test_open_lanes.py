@@ -25,7 +25,7 @@ class Sink:
     def __init__(self) -> None:
         self.opened: set[TopicPartition] = set()
 
-    async def open(self, uid: str, source: TopicPartition) -> None:
+    async def open(self, uid: str, source: TopicPartition, changelog: TopicPartition) -> None:
         self.opened.add(source)
 
     async def close(self, uid: str, source: TopicPartition) -> None:

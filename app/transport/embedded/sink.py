@@ -24,7 +24,7 @@ class EmbeddedPartSink:
         self._opening = asyncio.Lock()
         self._opened: set[tuple[str, TopicPartition]] = set()
 
-    async def open(self, uid: str, source: TopicPartition) -> None:
+    async def open(self, uid: str, source: TopicPartition, changelog: TopicPartition) -> None:
         """Waits until this process is the active worker of the application."""
         self._opened.add((uid, source))
         async with self._opening:

