@@ -31,7 +31,7 @@ def checked(handle: Any) -> None:
         for part, row in (parts or {}).items():
             rows.apply(raw, part, row)
     kind: Any = type(handle)
-    restarted = kind.__new__(kind)
+    restarted = object.__new__(kind)
     for attribute, value in vars(handle).items():
         setattr(restarted, attribute, value)
     restarted._cold = rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -53,6 +53,9 @@ class KeyedState:
     _rows: dict[str, Any]
     _dirty: dict[str, Any]
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        return object.__new__(_declaring(cls))
+
     def __init__(self, *, name: str | None = None, ttl: Ttl | None = None) -> None:
         if name is not None:
             self.name = _checked(name)
@@ -66,11 +69,11 @@ class KeyedState:
 
     def bind(self: Handle, context: KeyContext, store: StateStore) -> Handle:
         """The live handle of this declaration for one partition."""
-        handle_class: Any = type(self)
+        handle_class: Any = type(self).__base__
         added = self._added()
         if added is not None:
-            handle_class = _combined(added, type(self))
-        handle: Handle = handle_class.__new__(handle_class)
+            handle_class = _combined(added, handle_class)
+        handle: Handle = object.__new__(handle_class)
         # One by one: updating __dict__ as a whole would make every later attribute load slower (unshared keys).
         for attribute, value in vars(self).items():
             setattr(handle, attribute, value)
@@ -148,15 +151,6 @@ class KeyedState:
         """Every row of the state as it is now, changed or not (snapshots)."""
         raise NotImplementedError
 
-    def __getattr__(self, attribute: str) -> Any:
-        # Reached only for attributes that ``bind`` has not set: the declaration itself is being used.
-        if attribute.startswith("_") and not attribute.startswith("__"):
-            raise StateError(
-                f"state {self.name or '?'!r} is used before its operator is open; declare it in the body of the operator's class, "
-                "and use it from open() on"
-            )
-        raise AttributeError(attribute)
-
 
 def declared_states(function: object) -> dict[str, tuple[str, KeyedState]]:
     """States declared on a function's class: state name to (attribute, declaration).  One name declared twice is refused."""
@@ -206,6 +200,32 @@ def decode_row(decode: Any, row: bytes, name: str, key: str) -> Any:
 def unencodable(exc: BaseException, name: str, key: str) -> StateError:
     """What to raise when a value cannot be written."""
     return StateError(f"state {name!r} of key {key!r} cannot be encoded: {exc}; give it values of its declared type")
+
+
+_DECLARING: dict[type, Any] = {}
+
+
+def _declaring(kind: type[T]) -> type[T]:
+    """The class of a kind's declarations, made once.
+
+    Using one as if it were a handle says what is wrong.  That takes ``__getattr__``, and a class with it is not the handles' own: each of
+    their attribute loads would be ten times slower.
+    """
+    found: type[T] | None = _DECLARING.get(kind)
+    if found is None:
+        names = {"__getattr__": _used_before_open, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+        found = _DECLARING[kind] = type(kind.__name__, (kind,), names)
+    return found
+
+
+def _used_before_open(state: KeyedState, attribute: str) -> Any:
+    # Only what ``bind`` sets is missing.
+    if attribute.startswith("_") and not attribute.startswith("__"):
+        raise StateError(
+            f"state {state.name or '?'!r} is used before its operator is open; declare it in the body of the operator's class, "
+            "and use it from open() on"
+        )
+    raise AttributeError(attribute)
 
 
 _COMBINED: dict[tuple[Any, Any], Any] = {}
