@@ -4,8 +4,8 @@ A timer is one row of the reserved state ``timers/event`` or ``timers/processing
 key of the record that set it, the time as the row's part (8 bytes, big endian), and the value 01.
 
 In memory they are keys by time with a heap of the distinct times, in two halves: *fresh* ones are in no row yet, *kept* ones are.  A timer
-that is set and fires, or is deleted, between two freezes never reaches the changelog.  A kept time with a single key holds the bare
-key, which is a third of the memory.
+that is set and fires, or is deleted, between two freezes never reaches the changelog.  A time with a single key holds the bare key,
+which is a third of the memory.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
+from struct import Struct
+from typing import Any
 
 from models.errors import BadRecord, StateError
 from models.time import Millis
-from tables.changelog import Row, part_suffix, row_prefix
+from tables.changelog import Row, row_prefix
 from tables.state import KeyContext
 from tables.store import StoredRows
 
@@ -24,6 +26,12 @@ from tables.store import StoredRows
 FAR: Millis = 1 << 62
 
 _SET = b"\x01"
+#: what ``tables.changelog.part_suffix`` gives for a time: 8 bytes and their number
+_row_end = Struct(">qH").pack
+_TIME_SIZE = 8
+
+#: the keys that have a timer at one time
+Keys = str | dict[str, None]
 #: Times whose timers were all deleted wait in the heap until there are so many more of them than of the others.
 _STALE = 1024
 
@@ -45,8 +53,8 @@ class TimerQueue:
         self.due: Millis = FAR
         self._context = context
         self._prefix = row_prefix(f"timers/{domain}")
-        self._fresh: dict[Millis, dict[str, None]] = {}
-        self._kept: dict[Millis, str | dict[str, None]] = {}
+        self._fresh: dict[Millis, Keys] = {}
+        self._kept: dict[Millis, Keys] = {}
         self._heap: list[Millis] = []
         #: rows to delete
         self._dead: list[tuple[Millis, list[str]]] = []
@@ -60,42 +68,35 @@ class TimerQueue:
         for raw in list(stored.all_keys()):
             key = raw.decode()
             for part in stored.take(raw)[1] or ():
-                _keep(kept, int.from_bytes(part, "big", signed=True), key)
+                _add(kept, int.from_bytes(part, "big", signed=True), key)
         self._heap = list(kept)
         heapify(self._heap)
         self._settle()
 
     def register(self, timestamp_ms: Millis) -> None:
         """Set a timer of the current key.  Setting it twice is setting it once."""
-        fresh = self._fresh.get(timestamp_ms)
         key = self._context.key
-        if fresh is not None:
-            if timestamp_ms not in self._kept or not self._is_kept(timestamp_ms, key):
-                fresh[key] = None
-            return
-        if timestamp_ms not in self._kept:
-            self._check(timestamp_ms)
+        fresh, kept = self._fresh, self._kept
+        if timestamp_ms in kept:
+            if not _has(kept, timestamp_ms, key):
+                _add(fresh, timestamp_ms, key)
+        elif timestamp_ms in fresh:
+            _add(fresh, timestamp_ms, key)
+        else:
+            if type(timestamp_ms) is not int or not -FAR < timestamp_ms < FAR:
+                _refuse(timestamp_ms)
+            fresh[timestamp_ms] = key
             heappush(self._heap, timestamp_ms)
             if timestamp_ms < self.due:
                 self.due = timestamp_ms
-        elif self._is_kept(timestamp_ms, key):
-            return
-        self._fresh[timestamp_ms] = {key: None}
 
     def delete(self, timestamp_ms: Millis) -> None:
         """Take back a timer of the current key; nothing happens without it."""
         key = self._context.key
-        fresh = self._fresh.get(timestamp_ms)
-        if fresh is not None and key in fresh:
-            del fresh[key]
-            if not fresh:
-                del self._fresh[timestamp_ms]
-        elif self._is_kept(timestamp_ms, key):
-            keys = self._kept[timestamp_ms]
-            if isinstance(keys, dict) and len(keys) > 1:
-                del keys[key]
-            else:
-                del self._kept[timestamp_ms]
+        if _has(self._fresh, timestamp_ms, key):
+            _drop(self._fresh, timestamp_ms, key)
+        elif _has(self._kept, timestamp_ms, key):
+            _drop(self._kept, timestamp_ms, key)
             self._dead.append((timestamp_ms, [key]))
         else:
             return
@@ -107,54 +108,38 @@ class TimerQueue:
     def take(self, most: int) -> tuple[Millis, list[str]]:
         """At most ``most`` keys of the earliest time, which are no timers any more.  Only while ``due`` is not ``FAR``."""
         timestamp_ms = self._heap[0]
-        kept = self._kept.get(timestamp_ms)
-        if kept is None:
-            keys = self._some(self._fresh, timestamp_ms, self._fresh[timestamp_ms], most)
-        else:
-            if isinstance(kept, str):
-                keys = [kept]
-                del self._kept[timestamp_ms]
-            else:
-                keys = self._some(self._kept, timestamp_ms, kept, most)
+        if timestamp_ms in self._kept:
+            keys = _take(self._kept, timestamp_ms, most)
             self._dead.append((timestamp_ms, keys))
+        else:
+            keys = _take(self._fresh, timestamp_ms, most)
         self._settle()
         return timestamp_ms, keys
 
-    @staticmethod
-    def _some(
-        of: dict[Millis, dict[str, None]] | dict[Millis, str | dict[str, None]],
-        timestamp_ms: Millis,
-        keys: dict[str, None],
-        most: int,
-    ) -> list[str]:
-        if len(keys) <= most:
-            del of[timestamp_ms]
-            return list(keys)
-        pop = keys.popitem
-        return [pop()[0] for _ in range(most)]
-
     def freeze(self, rows: list[Row]) -> None:
         """Append the rows of what changed since the last call, tombstones first."""
-        prefix, kept = self._prefix, self._kept
-        for timestamp_ms, keys in self._dead:
-            end = _row_end(timestamp_ms)
-            rows.extend([(prefix + key.encode() + end, None) for key in keys])
+        prefix, kept, append = self._prefix, self._kept, rows.append
+        for timestamp_ms, gone in self._dead:
+            end = _row_end(timestamp_ms, _TIME_SIZE)
+            for key in gone:
+                append((prefix + key.encode() + end, None))
         self._dead.clear()
-        for timestamp_ms, fresh in self._fresh.items():
-            end = _row_end(timestamp_ms)
-            rows.extend([(prefix + key.encode() + end, _SET) for key in fresh])
-            if timestamp_ms not in kept and len(fresh) > 1:
-                kept[timestamp_ms] = fresh
-            else:
-                for key in fresh:
-                    _keep(kept, timestamp_ms, key)
+        for timestamp_ms, keys in self._fresh.items():
+            end = _row_end(timestamp_ms, _TIME_SIZE)
+            known = timestamp_ms in kept
+            if not known:
+                kept[timestamp_ms] = keys
+            for key in (keys,) if type(keys) is str else keys:
+                append((prefix + key.encode() + end, _SET))
+                if known:
+                    _add(kept, timestamp_ms, key)
         self._fresh.clear()
 
     def of(self, key: str) -> list[Millis]:
         """Times of a key's timers, in order.  Looks at all of them: for tests and queries."""
-        times = {timestamp_ms for timestamp_ms, keys in self._fresh.items() if key in keys}
-        times.update(timestamp_ms for timestamp_ms in self._kept if self._is_kept(timestamp_ms, key))
-        return sorted(times)
+        return sorted(
+            {timestamp_ms for of in (self._fresh, self._kept) for timestamp_ms in of if _has(of, timestamp_ms, key)}
+        )
 
     # What a snapshot asks (tables.store.LiveRows).  It is written piece by piece; what changes meanwhile is in the changelog after it.
 
@@ -165,12 +150,10 @@ class TimerQueue:
     def live_keys(self) -> list[str]:
         """Keys that have timers."""
         by_key: dict[str, list[Millis]] = {}
-        for timestamp_ms, kept in self._kept.items():
-            for key in (kept,) if isinstance(kept, str) else kept:
-                by_key.setdefault(key, []).append(timestamp_ms)
-        for timestamp_ms, fresh in self._fresh.items():
-            for key in fresh:
-                by_key.setdefault(key, []).append(timestamp_ms)
+        for of in (self._kept, self._fresh):
+            for timestamp_ms, keys in of.items():
+                for key in (keys,) if isinstance(keys, str) else keys:
+                    by_key.setdefault(key, []).append(timestamp_ms)
         self._by_key = by_key
         return list(by_key)
 
@@ -178,34 +161,24 @@ class TimerQueue:
         """Rows of the timers that these keys had when ``live_keys`` was called; each key once."""
         take, prefix = self._by_key.pop, self._prefix
         return [
-            (prefix + key.encode() + _row_end(timestamp_ms), _SET) for key in keys for timestamp_ms in take(key, ())
+            (prefix + key.encode() + _row_end(timestamp_ms, _TIME_SIZE), _SET)
+            for key in keys
+            for timestamp_ms in take(key, ())
         ]
 
     def trim(self, most: int) -> None:
         """Timers stay in memory, whatever the store."""
 
     def __len__(self) -> int:
-        kept = sum(1 if isinstance(keys, str) else len(keys) for keys in self._kept.values())
-        return kept + sum(map(len, self._fresh.values()))
-
-    def _is_kept(self, timestamp_ms: Millis, key: str) -> bool:
-        kept = self._kept.get(timestamp_ms)
-        if kept is None:
-            return False
-        return kept == key if isinstance(kept, str) else key in kept
+        return sum(
+            1 if isinstance(keys, str) else len(keys) for of in (self._fresh, self._kept) for keys in of.values()
+        )
 
     def _settle(self) -> None:
         heap, fresh, kept = self._heap, self._fresh, self._kept
         while heap and heap[0] not in kept and heap[0] not in fresh:
             heappop(heap)
         self.due = heap[0] if heap else FAR
-
-    def _check(self, timestamp_ms: Millis) -> None:
-        # Times come from records: a bad one must cost its record, and not the worker when the row is encoded.
-        if type(timestamp_ms) is not int or not -FAR < timestamp_ms < FAR:
-            raise BadRecord(
-                f"a timer at {str(timestamp_ms)[:50]} ({type(timestamp_ms).__name__}): a time is a whole number of milliseconds since 1970"
-            )
 
 
 class Timers:
@@ -249,15 +222,45 @@ class NoTimers(Timers):
         raise StateError(f"{self._name} uses timers but has no on_timer: define on_timer(self, timestamp_ms, ctx)")
 
 
-def _keep(kept: dict[Millis, str | dict[str, None]], timestamp_ms: Millis, key: str) -> None:
-    known = kept.get(timestamp_ms)
+def _add(of: dict[Millis, Keys], timestamp_ms: Millis, key: str) -> None:
+    known = of.get(timestamp_ms)
     if known is None:
-        kept[timestamp_ms] = key
+        of[timestamp_ms] = key
     elif isinstance(known, dict):
         known[key] = None
     elif known != key:
-        kept[timestamp_ms] = {known: None, key: None}
+        of[timestamp_ms] = {known: None, key: None}
 
 
-def _row_end(timestamp_ms: Millis) -> bytes:
-    return part_suffix(timestamp_ms.to_bytes(8, "big", signed=True))
+def _has(of: dict[Millis, Keys], timestamp_ms: Millis, key: str) -> bool:
+    known = of.get(timestamp_ms)
+    if known is None:
+        return False
+    return known == key if isinstance(known, str) else key in known
+
+
+def _drop(of: dict[Millis, Keys], timestamp_ms: Millis, key: str) -> None:
+    known = of[timestamp_ms]
+    if isinstance(known, dict) and len(known) > 1:
+        del known[key]
+    else:
+        del of[timestamp_ms]
+
+
+def _take(of: dict[Millis, Keys], timestamp_ms: Millis, most: int) -> list[str]:
+    known = of[timestamp_ms]
+    if isinstance(known, str):
+        del of[timestamp_ms]
+        return [known]
+    if len(known) <= most:
+        del of[timestamp_ms]
+        return list(known)
+    pop = known.popitem
+    return [pop()[0] for _ in range(most)]
+
+
+def _refuse(timestamp_ms: Any) -> None:
+    # Times come from records: a bad one must cost its record, and not the worker when the row is encoded.
+    raise BadRecord(
+        f"a timer at {str(timestamp_ms)[:50]} ({type(timestamp_ms).__name__}): a time is a whole number of milliseconds since 1970"
+    )
