@@ -378,7 +378,10 @@ cdef class Series:
 
 @cython.final
 cdef class Adding:
-    """``TimeSeriesState.add`` of one handle: the part of it that runs with every record."""
+    """``TimeSeriesState.add`` of one handle: the part of it that runs with every record.
+
+    ``ttl_ms``: how long the series of a key lives after its last element, 0 for ever.
+    """
 
     cdef object state
     cdef object context
@@ -387,8 +390,11 @@ cdef class Adding:
     cdef int32_t keep_last
     cdef int32_t short
     cdef object any
+    cdef int64_t ttl_ms
+    cdef bint event_time
+    cdef int32_t per_access
 
-    def __init__(self, state, int32_t short, any_) -> None:
+    def __init__(self, state, int32_t short, any_, int64_t ttl_ms, bint event_time, int32_t per_access) -> None:
         self.state = state
         self.context = state._context
         self.rows = state._rows
@@ -396,14 +402,36 @@ cdef class Adding:
         self.keep_last = state.keep_last
         self.short = short
         self.any = any_
+        self.ttl_ms = ttl_ms
+        self.event_time = event_time
+        self.per_access = per_access
 
     cdef Series current(self):
+        cdef Series series
         key = self.context.key
+        if self.per_access:
+            self.state._visit(self.per_access)
         found = self.rows.get(key)
+        if self.ttl_ms and found is not None:
+            series = found
+            if self.clock() >= series.stamp + self.ttl_ms:
+                self.state._alive(key)
+                found = self.rows.get(key)
+        elif self.ttl_ms:
+            self.state._alive(key)
+            found = self.rows.get(key)
         return self.state._first(key) if found is None else found
+
+    cdef int64_t clock(self) except? -77:
+        return self.context.watermark_ms if self.event_time else self.context.processing_time_ms
+
+    cdef int64_t stamp(self) except? -77:
+        return max(self.clock(), <int64_t> self.context.timestamp_ms) if self.event_time else self.clock()
 
     cdef note(self, Series series, bint dropped, item):
         """The series has changed: ``item`` is new in it."""
+        if self.ttl_ms:
+            series.stamp = self.stamp()
         if dropped:
             self.state._dropped()
         if series.fresh is None:

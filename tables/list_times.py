@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any, TypeVar
 
 from models.time import Millis
@@ -123,10 +124,11 @@ class ListByRecordTime(StampedList[T]):
 
 def _runs(stamps: list[Millis]) -> list[int]:
     """Stamps as [stamp, count, stamp, count, ...]."""
+    if not stamps:
+        return []
+    if stamps.count(stamps[0]) == len(stamps):  # of one batch, as nearly always in processing time
+        return [stamps[0], len(stamps)]
     runs: list[int] = []
-    for stamp in stamps:
-        if runs and runs[-2] == stamp:
-            runs[-1] += 1
-        else:
-            runs += (stamp, 1)
+    for stamp, equal in groupby(stamps):
+        runs += (stamp, sum(1 for _ in equal))
     return runs

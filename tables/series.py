@@ -205,6 +205,10 @@ def series_of(shape: Shape[T]) -> Callable[[], PlainSeries[T]]:
     return partial(PlainSeries, shape)
 
 
-def compiled_adding(state: Any, short: int, unknown: Any) -> Any:
+def compiled_adding(
+    state: Any, short: int, unknown: Any, *, ttl_ms: Millis = 0, event_time: bool = False, per_access: int = 0
+) -> Any:
     """``add`` and ``add_from`` of an opened ``TimeSeriesState``, compiled; ``None`` where nothing is."""
-    return _series.Adding(state, short, unknown) if COMPILED and _series is not None else None
+    if not COMPILED or _series is None:
+        return None
+    return _series.Adding(state, short, unknown, ttl_ms, event_time, per_access)

@@ -17,7 +17,7 @@ from tables.ttl import Ttl
 T = TypeVar("T")
 
 #: ``fresh`` of a short series that has changed: it is written anew, so nobody needs to know which elements are new
-_ANY: Any = ()
+ANY: Any = ()
 
 
 class TimeSeriesState(SequenceState[T]):
@@ -66,8 +66,11 @@ class TimeSeriesState(SequenceState[T]):
     def _open(self) -> None:
         super()._open()
         self.items_type = series_of(self.shape)
-        compiled = compiled_adding(self, SHORT, _ANY)
-        if compiled is not None and type(self).add is TimeSeriesState.add:
+        if type(self).add is TimeSeriesState.add:
+            self._use(compiled_adding(self, SHORT, ANY))
+
+    def _use(self, compiled: Any) -> None:
+        if compiled is not None:
             self.add = compiled.add  # type: ignore[method-assign]
             self.add_from = compiled.add_from  # type: ignore[method-assign]
 
@@ -79,9 +82,9 @@ class TimeSeriesState(SequenceState[T]):
             self._dropped()
         fresh = found.fresh
         if fresh is None:
-            found.fresh = [item] if found.deltas or len(found) > SHORT else _ANY
+            found.fresh = [item] if found.deltas or len(found) > SHORT else ANY
             self._dirty[key] = found
-        elif fresh is not _ANY:
+        elif fresh is not ANY:
             fresh.append(item)
         return found
 

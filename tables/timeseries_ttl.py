@@ -7,9 +7,11 @@ from typing import Any, TypeVar
 
 from tables.changelog import Row, split_row_key
 from tables.expiry import Expiring
+from tables.sequence import SHORT
 from tables.series import PlainSeries as Series
+from tables.series import compiled_adding
 from tables.state import encode
-from tables.timeseries import TimeSeriesState
+from tables.timeseries import ANY, TimeSeriesState
 from tables.ttl import UNSTAMPED
 
 T = TypeVar("T")
@@ -17,6 +19,20 @@ T = TypeVar("T")
 
 class TimeSeriesWithTtl(Expiring, TimeSeriesState[T]):
     """Added in front of ``TimeSeriesState`` by ``bind``.  Rows carry one stamp for all elements (see ``tables.sequence``)."""
+
+    def _open(self) -> None:
+        super()._open()
+        if type(self).add is TimeSeriesWithTtl.add:
+            self._use(
+                compiled_adding(
+                    self,
+                    SHORT,
+                    ANY,
+                    ttl_ms=self._ttl_ms,
+                    event_time=self._event_time,
+                    per_access=self._per_access,
+                )
+            )
 
     def add(self, item: T) -> Series[T]:
         context = self._context
