@@ -205,9 +205,13 @@ class AsyncTask:
     async def _call(self, entry: _Entry, event: Any) -> None:
         try:
             entry.values = await self._calls.call(event)
-        except asyncio.CancelledError:
-            self._release(entry)
-            raise
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                self._release(entry)
+                raise
+            # Nobody cancelled this call; what it waited for was cancelled.  That is an answer, or the record would be in hand for ever.
+            entry.failure = RuntimeError(f"what the call waited for was cancelled ({exc!r})")
         except Exception as exc:
             entry.failure = exc
         if not self._closed:

@@ -291,6 +291,31 @@ def test_in_a_job_a_record_that_fails_goes_to_the_dead_letters_and_its_neighbour
         assert letters[0].headers["error-message"] == b"not this one"
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_call_whose_own_task_was_cancelled_is_a_dead_letter_and_holds_nobody_up(ordered: bool) -> None:
+    class Cancelled(AsyncFunction[Event, int]):
+        async def invoke(self, event: Event) -> int:
+            if event.n == 1:
+                inner = asyncio.ensure_future(asyncio.sleep(1))
+                inner.cancel()
+                await inner
+            return event.n
+
+    spec = OperatorSpec(
+        uid="cancelled",
+        name="Cancelled",
+        job="cancelled",
+        function=lambda: Cancelled(ordered=ordered, capacity=1),
+        source=SPEC.source,
+        output="enriched-user-events",
+    )
+    with JobHarness(spec) as job:
+        for n in range(3):
+            job.send("user-events", "u", Event("u", n))
+        assert job.read("enriched-user-events") == [0, 2]
+        assert "was cancelled" in job.records("user-events.dlq")[0].headers["error-message"].decode()
+
+
 def test_calls_may_use_threads() -> None:
     class Threaded(AsyncFunction[Event, int]):
         async def invoke(self, event: Event) -> int:
