@@ -126,7 +126,7 @@ class AsyncTask:
         self.states: dict[str, KeyedState] = {}
         self.outputs: list[Emitted] = []
         self.refused: list[tuple[Record, BaseException]] = []
-        self.inputs = (Input(source, store.markers.get(source.topic, Marker()), calls.call),)
+        self.inputs = (Input(source.checked(), store.markers.get(source.topic, Marker()), calls.call),)
         self.context.watermark_ms = self.inputs[0].watermark_ms
         self._encode = encode
         self._max_drift_ms = max_drift_ms
@@ -259,7 +259,7 @@ class AsyncTask:
 
     def _decoded(self, entry: _Entry) -> Any:
         """The record's event; ``entry.failure`` says why there is none."""
-        record, source = entry.record, self.source
+        record, source = entry.record, self.inputs[0].source
         if source.decode is None:
             return record
         try:

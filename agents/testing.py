@@ -250,7 +250,7 @@ class OperatorHarness:
         self._process(events, 0)
 
     def _process(self, events: Sequence[Any], number: int) -> None:
-        source = self._sources[number]
+        source = self._task.inputs[number].source
         records = []
         for event in events:
             records.append(

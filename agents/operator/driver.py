@@ -44,8 +44,9 @@ Emitted = tuple[bytes, bytes]
 
 encode_json = msgspec.json.Encoder().encode
 
-# What a decoder raises on a bad value: msgspec's errors and UnicodeDecodeError are ValueErrors, a null value is a TypeError.
-BAD_VALUE = (ValueError, RecursionError, TypeError, BadRecord)
+# What reading a bad value raises: msgspec's errors and UnicodeDecodeError are ValueErrors, a null value is a TypeError, and where events are
+# dicts a field that is missing is a KeyError.
+BAD_VALUE = (ValueError, RecursionError, TypeError, LookupError, AttributeError, BadRecord)
 
 #: Timers between two looks at the slice's time.
 _STRIDE = 512
@@ -204,7 +205,7 @@ class OperatorTask:
         self, function: KeyedProcessFunction[Any, Any], source: Source, source2: Source | None
     ) -> tuple[Input, ...]:
         markers = self.store.markers
-        first = Input(source, markers.get(source.topic, Marker()), function.process_element)
+        first = Input(source.checked(), markers.get(source.topic, Marker()), function.process_element)
         if not isinstance(function, KeyedCoProcessFunction):
             if source2 is not None:
                 raise StateError(
@@ -214,7 +215,7 @@ class OperatorTask:
         if source2 is None:
             raise StateError(f"{type(function).__name__} has two inputs: give its operator a source2=")
         first.process = function.process_element1
-        return first, Input(source2, markers.get(source2.topic, Marker()), function.process_element2)
+        return first, Input(source2.checked(), markers.get(source2.topic, Marker()), function.process_element2)
 
     def _bind(self, function: KeyedProcessFunction[Any, Any], broadcasts: Broadcasts | None) -> None:
         for name, (attribute, declared) in declared_states(function).items():

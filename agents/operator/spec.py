@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_type_hints
 
 from agents.operator.async_function import AsyncFunction
 from agents.operator.process import LATE, KeyedProcessFunction
@@ -24,8 +24,9 @@ LATE_TOPIC = "late-events"
 class Source:
     """A keyed input topic: how its records are read.
 
-    ``decode`` turns a value into an event and raises ``ValueError``, ``RecursionError`` or ``BadRecord`` on a bad one.  ``key`` gives
-    the event's key, which must be the record's key, too.  ``timestamp`` gives event time in ms.
+    ``decode`` turns a value into an event and raises ``BadRecord`` (or ``ValueError``, ``LookupError`` and the like) on a bad one.  ``key``
+    gives the event's key, a text, which must be the record's key, too.  ``timestamp`` gives event time in whole ms.  A record for which one of
+    them raises or gives something else is a dead letter.
 
     ``out_of_orderness``: the watermark stays this far behind the newest event of the partition; ``None``: it moves only when told to.
     ``allowed_lateness``: a record older than the watermark by more than this goes to ``late-events`` instead of the function; ``None``:
@@ -44,11 +45,37 @@ class Source:
     idle_after: timedelta | None = timedelta(minutes=1)
     #: name of the key field, for messages
     key_name: str = "key"
+    #: whether the events' type promises that the key is a text and the time a whole number, so that nobody need look
+    typed: bool = False
 
     def __post_init__(self) -> None:
         for interval in (self.out_of_orderness, self.allowed_lateness, self.idle_after):
             if interval is not None:
                 millis(interval)
+
+    def checked(self) -> Source:
+        """The source as an operator reads it: a key that is no text and a time that is no whole number raise ``BadRecord``."""
+        if self.typed or self.decode is None:
+            return self
+        key_of, timestamp_of, name = self.key, self.timestamp, self.key_name
+
+        def key(event: Any) -> str:
+            given = key_of(event)
+            if not isinstance(given, str):
+                raise BadRecord(f"its {name} is {given!r} ({type(given).__name__}): a key is a text; let key= make one")
+            if not given.isascii():
+                given.encode()  # a lone surrogate is a ValueError
+            return given
+
+        def timestamp(event: Any) -> Millis:
+            given = timestamp_of(event)
+            if type(given) is not int:
+                raise BadRecord(
+                    f"its time is {given!r} ({type(given).__name__}): event time is a whole number of milliseconds since 1970"
+                )
+            return given
+
+        return replace(self, key=key, timestamp=timestamp)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +113,28 @@ class OperatorSpec:
 def keyed_source(topic: str, decode: Decode, key: str, timestamp: str = "timestamp", **options: Any) -> Source:
     """A source whose key and event time (ms) are fields of the event; ``options`` are those of :class:`Source`."""
     return Source(
-        topic=topic, decode=decode, key=attrgetter(key), timestamp=attrgetter(timestamp), key_name=key, **options
+        topic=topic,
+        decode=decode,
+        key=attrgetter(key),
+        timestamp=attrgetter(timestamp),
+        key_name=key,
+        typed=_typed(decode, key, timestamp),
+        **options,
     )
+
+
+def _typed(decode: Decode, key: str, timestamp: str) -> bool:
+    """Whether the decoder is one of msgspec's for a class that declares these fields, or properties, as ``str`` and ``int``."""
+    event = getattr(getattr(decode, "__self__", None), "type", None)
+    return isinstance(event, type) and _declared(event, key) is str and _declared(event, timestamp) is int
+
+
+def _declared(event: type, name: str) -> Any:
+    own = getattr(event, name, None)
+    try:
+        return get_type_hints(own.fget).get("return") if isinstance(own, property) else get_type_hints(event).get(name)
+    except (NameError, TypeError):  # a local class
+        return None
 
 
 def bad_record(exc: BaseException, record: Record) -> BadRecord:
@@ -98,6 +145,8 @@ def bad_record(exc: BaseException, record: Record) -> BadRecord:
         return exc
     if isinstance(exc, RecursionError):
         return BadRecord("the value is nested too deeply to be a record of this topic")
+    if isinstance(exc, (LookupError, AttributeError)):  # their text is a field's name at most
+        return BadRecord(f"the value is not a record of this topic: {type(exc).__name__}: {exc}")
     return BadRecord(f"the value is not a record of this topic: {exc}")
 
 

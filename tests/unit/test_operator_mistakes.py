@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,8 +11,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from agents.operator import AsyncFunction, Context, KeyedProcessFunction, OperatorSpec, TumblingWindow, keyed_source
+from agents.operator import (
+    AsyncFunction,
+    Context,
+    KeyedProcessFunction,
+    OperatorSpec,
+    Source,
+    TumblingWindow,
+    keyed_source,
+)
 from agents.testing import JobHarness, OperatorHarness
+from app.topology import operators
 from models.errors import BadRecord, StateError
 from tables import AggregateFunction, AggregatingState, ValueState
 
@@ -75,6 +86,67 @@ def test_in_a_job_a_record_with_a_bad_time_is_a_dead_letter_and_the_worker_goes_
             "a timer at 7.5 (float)",
             "a timer at 1e+300 (float)",
         ]
+
+
+class Plain(KeyedProcessFunction[Any, int]):
+    def process_element(self, event: Any, ctx: Context) -> list[int]:
+        return [ctx.timestamp_ms]
+
+
+class Timed(Plain):
+    def on_timer(self, timestamp_ms: int, ctx: Context) -> None:
+        """It has timers, so it is driven by the other loop."""
+
+
+class Calling(AsyncFunction[Any, int]):
+    async def invoke(self, event: Any) -> int:
+        return int(event["timestamp"])
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b'{"timestamp": 1}', "KeyError: 'user'"),
+        (b'{"user": "u"}', "KeyError: 'timestamp'"),
+        (b'{"user": {"name": 5}, "timestamp": 1}', "a key is a text"),
+        (b'{"user": 5, "timestamp": 1}', r"its user is 5 \(int\): a key is a text"),
+        (b'{"user": null, "timestamp": 1}', "its user is None"),
+        (b'{"user": "\\ud800", "timestamp": 1}', "surrogates not allowed"),
+        (b'{"user": "u", "timestamp": "2026"}', "its time is '2026'"),
+        (b'{"user": "u", "timestamp": null}', "its time is None"),
+        (b'{"user": "u", "timestamp": 9000.5}', r"its time is 9000.5 \(float\)"),
+        (b'{"user": "u", "timestamp": NaN}', "its time is nan"),
+        (b"[]", "list indices"),
+    ],
+)
+@pytest.mark.parametrize("function", [Plain, Timed, Calling])
+def test_a_record_without_a_usable_key_or_time_costs_itself_alone_whatever_decodes_it(
+    function: Any, value: bytes, reason: str
+) -> None:
+    source = Source(
+        topic="events",
+        decode=json.loads,
+        key=lambda event: event["user"],
+        timestamp=lambda event: event["timestamp"],
+        key_name="user",
+    )
+    spec = OperatorSpec(uid="any", name="Any", job="any", function=function, source=source, output="times")
+    with JobHarness(spec) as job:
+        for each in (b'{"user": "u", "timestamp": 10000}', value, b'{"user": "u", "timestamp": 20000}'):
+            job.send("events", "u", each)
+        job.run()
+        job.crash()  # what is durable can be read back
+        assert job.read("times") == [10_000, 20_000]
+        (letter,) = job.records("events.dlq")
+        assert re.search(reason, letter.headers["error-message"].decode())
+
+
+def test_where_the_events_type_promises_key_and_time_nobody_looks_again() -> None:
+    decode = msgspec.json.Decoder(Event).decode
+    typed = keyed_source("events", decode, "user")
+    assert typed.checked() is typed
+    assert keyed_source("events", decode, "user", "at").checked().key is not typed.key
+    assert all(source.typed for spec in operators() for source in spec.sources if source.decode is not None)
 
 
 class Waiting(KeyedProcessFunction[Event, int]):
