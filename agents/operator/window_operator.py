@@ -16,6 +16,7 @@ import msgspec
 from agents.operator.process import Context, KeyedProcessFunction
 from agents.operator.timers import FAR, TimeDomain
 from agents.operator.triggers import OnTime, Trigger, TriggerResult
+from models.errors import BadRecord, StateError
 from models.time import NO_TIME, Millis, millis
 from tables.map import MapState
 
@@ -141,7 +142,7 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
             self._type = type(event)
         for window in self.assigner.assign(event, ctx.timestamp_ms):
             if type(window) is not Window:  # a plain pair says as much
-                window = Window(*window)
+                window = _window(self.assigner, window)
             if merging:
                 window = self._merged(window, ctx)
             if window[1] + lateness <= ctx.watermark_ms:
@@ -165,30 +166,43 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
         return out
 
     def on_timer(self, timestamp_ms: Millis, ctx: Context) -> Iterable[Any] | None:
-        domain = ctx.time_domain
         out: list[Any] = []
-        if self._fires_at_end:
-            for window, pane in list(self.panes.entries()):
-                if window[1] <= timestamp_ms:
-                    out += self._contents(window, pane, ctx)
-                    self._purge(pane)
-                    self.panes.remove(window)
-            return out
+        failure: Exception | None = None
+        event_time = ctx.time_domain is TimeDomain.EVENT
         for window, pane in list(self.panes.entries()):
-            times = pane.event_timers if domain is TimeDomain.EVENT else pane.processing_timers
-            if timestamp_ms in times:
-                times.remove(timestamp_ms)
-                self.panes.put(window, pane)
-                result = self._trigger.on_timer(timestamp_ms, domain, self._view.of(window, pane, ctx))
-                if result is not _CONTINUE:
-                    out += self._act(result, window, pane, ctx)
-            if domain is TimeDomain.EVENT and window[1] + self._lateness_ms <= timestamp_ms:
-                self._drop(window, ctx)
-        return out
+            over = event_time and window[1] + self._lateness_ms <= timestamp_ms
+            try:
+                if not self._fires_at_end:
+                    out += self._asked(timestamp_ms, window, pane, ctx)
+                elif over:
+                    out += self._contents(window, pane, ctx)
+            except StateError:
+                raise
+            except Exception as exc:  # of the user's function: other windows of the key are not affected
+                failure = failure or exc
+            if over:
+                self._drop(window, pane)
+        return out if failure is None else _and_raise(out, failure)
+
+    def _asked(self, timestamp_ms: Millis, window: Window, pane: Any, ctx: Context) -> list[Any]:
+        """What the trigger wants of a window at a timer, if that is one of the window's."""
+        domain = ctx.time_domain
+        times = pane.event_timers if domain is TimeDomain.EVENT else pane.processing_timers
+        if timestamp_ms not in times:
+            return []
+        times.remove(timestamp_ms)
+        self.panes.put(window, pane)
+        if window[1] <= timestamp_ms and domain is TimeDomain.EVENT:
+            # It was set with the window, but by a version with another lateness perhaps.
+            self._register(window[1] + self._lateness_ms, domain)
+        result = self._trigger.on_timer(timestamp_ms, domain, self._view.of(window, pane, ctx))
+        return [] if result is _CONTINUE else self._act(result, window, pane, ctx)
 
     # -- panes
 
     def _new(self, window: Window) -> Any:
+        if window[1] <= window[0]:
+            raise BadRecord(f"{type(self.assigner).__name__} gives the window {window}: it has to end after its start")
         pane = self._pane()
         pane.origin = window[0], window[1]
         if self._fires_at_end:
@@ -197,6 +211,10 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
         return pane
 
     def _act(self, result: TriggerResult, window: Window, pane: Any, ctx: Context) -> list[Any]:
+        if not isinstance(result, TriggerResult):
+            raise StateError(
+                f"{type(self._trigger).__name__} answers {result!r}: return a TriggerResult, CONTINUE where nothing is to happen"
+            )
         out = self._contents(window, pane, ctx) if result.fires and pane.count else []
         if result.purges:
             self._purge(pane)
@@ -206,17 +224,17 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
                 self.panes.remove(window)
         return out
 
-    def _drop(self, window: Window, ctx: Context) -> None:
-        pane = self.panes.get(window)
-        if pane is not None:
-            self._purge(pane)
-            self.panes.remove(window)
-            for domain, times in (
-                (TimeDomain.EVENT, pane.event_timers),
-                (TimeDomain.PROCESSING, pane.processing_timers),
-            ):
-                for timestamp in times:
-                    self._release(timestamp, domain)
+    def _drop(self, window: Window, pane: Any) -> None:
+        self._purge(pane)
+        self.panes.remove(window)
+        if self._fires_at_end:
+            return  # its only timer is the one that is being handled
+        for domain, times in (
+            (TimeDomain.EVENT, pane.event_timers),
+            (TimeDomain.PROCESSING, pane.processing_timers),
+        ):
+            for timestamp in times:
+                self._release(timestamp, domain)
 
     def _merged(self, window: Window, ctx: Context) -> Window:
         """The window that a record's own becomes together with those that it overlaps."""
@@ -353,7 +371,13 @@ class BufferingWindows(WindowOperator):
         self.elements.put((*pane.origin, pane.count), (ctx.timestamp_ms, event))
 
     def _contents(self, window: Window, pane: Any, ctx: Context) -> list[Any]:
-        found = [self.elements[(*pane.origin, number)] for number in range(pane.count)]
+        try:
+            found = [self.elements[(*pane.origin, number)] for number in range(pane.count)]
+        except KeyError:
+            raise StateError(
+                f"{window} of key {ctx.key!r} has no records: an aggregate or a reduce made it; an operator that begins to keep "
+                "records needs a uid of its own"
+            ) from None
         found.sort(key=_time_of)
         return self._emit(ctx.key, window, [self._typed(event) for _, event in found], ctx)
 
@@ -367,6 +391,23 @@ class BufferingWindows(WindowOperator):
         for number in range(pane.count):
             self.elements.remove((*pane.origin, number))
         pane.count = 0
+
+
+def _window(assigner: WindowAssigner, given: Any) -> Window:
+    """A window that was given as a plain pair."""
+    try:
+        start_ms, end_ms = given
+    except (TypeError, ValueError):
+        raise StateError(
+            f"{type(assigner).__name__}.assign gives {given!r} among its windows: return a list of Window(start_ms, end_ms)"
+        ) from None
+    return Window(start_ms, end_ms)
+
+
+def _and_raise(values: list[Any], failure: Exception) -> Iterable[Any]:
+    """Emit what there is, then fail."""
+    yield from values
+    raise failure
 
 
 def folding_states(of: Any) -> dict[str, Any]:

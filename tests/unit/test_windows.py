@@ -29,7 +29,7 @@ from agents.operator import (
     WindowAssigner,
 )
 from agents.testing import Crash, OperatorHarness, Watermark
-from models.errors import StateError
+from models.errors import BadRecord, StateError
 
 MINUTE = 60_000
 FIVE = timedelta(minutes=5)
@@ -387,6 +387,97 @@ def test_windows_of_ones_own_are_a_subclass_with_assign() -> None:
         h.process(Event("u", timestamp))
     h.end_input()
     assert h.outputs == [("u", 0, half, 2), ("u", half, 2 * half, 1)]
+
+
+class Overlapping(WindowAssigner):
+    """Two windows that end at the same time."""
+
+    def assign(self, event: Any, timestamp_ms: int) -> Iterable[Window]:
+        return [Window(0, 10), Window(5, 10)] if timestamp_ms >= 5 else [Window(0, 10)]
+
+
+@pytest.mark.parametrize("trigger", [OnTime(), Purging(OnTime()), EarlyEvery(timedelta(hours=1))])
+@pytest.mark.parametrize("kind", ["process", "aggregate"])
+def test_a_window_whose_function_fails_is_gone_and_other_windows_of_its_key_are_not_affected(
+    kind: str, trigger: Trigger
+) -> None:
+    def emit(key: str, window: Window, what: Any) -> Any:
+        if window.start_ms == 0:
+            raise ValueError("not this window")
+        return window.start_ms, what if isinstance(what, int) else len(what)
+
+    windows: WindowAssigner = Overlapping(trigger=trigger)
+    h = harness(windows.process(emit, of=Event) if kind == "process" else windows.aggregate(Sum(), into=emit))
+    h.process(Event("u", 1))
+    h.process(Event("u", 7))
+    with pytest.raises(ValueError, match="not this window"):
+        h.watermark(10)
+    assert h.outputs == [(5, 1)]
+    assert list(h.keys("panes")) == []
+    assert h.timers("u") == []
+
+    tumbling = harness(TumblingWindow(timedelta(milliseconds=10), trigger=trigger).aggregate(Sum(), into=emit))
+    for timestamp in (1, 11, 21):
+        tumbling.process(Event("u", timestamp))
+    with pytest.raises(ValueError, match="not this window"):
+        tumbling.watermark(10)
+    tumbling.watermark(30)
+    assert tumbling.outputs == [(10, 1), (20, 1)]
+
+
+@pytest.mark.parametrize("made", [TumblingWindow, SessionWindow])
+def test_a_lateness_that_a_restart_adds_or_takes_away_leaves_no_window_behind(made: Any) -> None:
+    def operator(lateness: int) -> Any:
+        windows = made(timedelta(milliseconds=10), allowed_lateness=timedelta(milliseconds=lateness))
+        return windows.aggregate(Sum())
+
+    for before, after in ((0, 5), (5, 0), (2, 5), (5, 2)):
+        h = harness(operator(before))
+        h.process(Event("u", 0, 1))
+        h = OperatorHarness.restore(
+            operator(after), h.snapshot(), key=lambda e: e.user, timestamp=lambda e: e.timestamp
+        )
+        h.watermark(10)
+        assert h.outputs == [1]
+        h.process(Event("u", 0, 2))  # of a session that still stands it does not move the end
+        if after:
+            assert h.outputs == [1, 3]
+        else:
+            assert h.late == [Event("u", 0, 2)]
+        h.watermark(20)
+        assert list(h.keys("panes")) == []
+        assert h.timers("u") == []
+
+
+class Answers(Trigger):
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def on_element(self, window: OpenWindow) -> TriggerResult:
+        return self._answer  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("answer", [None, True, "fire"])
+def test_a_trigger_that_answers_something_else_is_told_what_to_return(answer: Any) -> None:
+    h = harness(TumblingWindow(FIVE, trigger=Answers(answer)).aggregate(Sum()))
+    with pytest.raises(StateError, match=r"Answers answers .*: return a TriggerResult"):
+        h.process(Event("u", 1))
+
+
+class Given(WindowAssigner):
+    def __init__(self, windows: Any) -> None:
+        self._windows = windows
+
+    def assign(self, event: Any, timestamp_ms: int) -> Any:
+        return self._windows
+
+
+def test_windows_that_are_none_are_refused_with_what_to_return() -> None:
+    for nothing in (Window(10, 10), Window(10, 0)):
+        with pytest.raises(BadRecord, match="it has to end after its start"):
+            harness(Given([nothing]).aggregate(Sum())).process(Event("u", 1))
+    with pytest.raises(StateError, match=r"return a list of Window\(start_ms, end_ms\)"):
+        harness(Given(Window(0, 10)).aggregate(Sum())).process(Event("u", 1))
 
 
 def test_last_weeks_records_fall_into_the_windows_of_last_week() -> None:
