@@ -76,7 +76,7 @@ class AsyncCalls:
             try:
                 result = await self.function.invoke(event)
             except Exception as exc:
-                if not retry.retry_error(exc):
+                if not retry.retries(exc):
                     raise
             else:
                 if retry.retry_result is None or not retry.retry_result(result):

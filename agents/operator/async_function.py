@@ -24,22 +24,36 @@ def any_error(error: Exception) -> bool:
     return True
 
 
+#: exceptions as ``except`` takes them
+Errors = type[Exception] | tuple[type[Exception], ...]
+
+
+def _retries(wanted: Callable[[Exception], bool] | Errors, error: Exception) -> bool:
+    if isinstance(wanted, (type, tuple)):
+        return isinstance(error, wanted)
+    return wanted(error)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FixedRetry:
     """Try ``attempts`` times in all, ``delay`` apart.
 
-    ``retry_error`` says which exceptions are worth another try, ``retry_result`` which results are (none unless given).  When the last
-    attempt fails, its exception is the record's; its result counts whatever ``retry_result`` says.
+    ``retry_error`` says which exceptions are worth another try (a predicate, or the exception's class or several of them), ``retry_result``
+    which results are (none unless given).  When the last attempt fails, its exception is the record's; its result counts whatever ``retry_result`` says.
     """
 
     attempts: int = 3
     delay: timedelta = timedelta(milliseconds=100)
-    retry_error: Callable[[Exception], bool] = any_error
+    retry_error: Callable[[Exception], bool] | Errors = any_error
     retry_result: Callable[[Any], bool] | None = None
 
     def __post_init__(self) -> None:
         _check_attempts(self.attempts)
         millis(self.delay)
+
+    def retries(self, error: Exception) -> bool:
+        """Whether an exception is worth another try."""
+        return _retries(self.retry_error, error)
 
     def delays(self) -> Iterator[float]:
         """Seconds to wait before the second attempt, the third and so on."""
@@ -59,7 +73,7 @@ class ExponentialRetry:
     factor: float = 2.0
     most: timedelta = timedelta(seconds=5)
     jitter: float = 0.5
-    retry_error: Callable[[Exception], bool] = any_error
+    retry_error: Callable[[Exception], bool] | Errors = any_error
     retry_result: Callable[[Any], bool] | None = None
     chance: Callable[[], float] = random.random
 
@@ -69,6 +83,10 @@ class ExponentialRetry:
         millis(self.most)
         if not 0 <= self.jitter <= 1:
             raise StateError(f"jitter={self.jitter}: the part of a delay that is left to chance lies between 0 and 1")
+
+    def retries(self, error: Exception) -> bool:
+        """Whether an exception is worth another try."""
+        return _retries(self.retry_error, error)
 
     def delays(self) -> Iterator[float]:
         """Seconds to wait before the second attempt, the third and so on."""

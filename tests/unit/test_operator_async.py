@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from datetime import timedelta
 from typing import Any
@@ -193,6 +194,19 @@ def test_the_predicate_says_which_errors_are_worth_another_try() -> None:
     assert len(function.at) == 1
 
 
+@pytest.mark.parametrize("kinds", [OSError, (OSError, KeyError)])
+def test_errors_worth_another_try_may_be_given_as_except_takes_them(kinds: Any) -> None:
+    for retry in (FixedRetry(retry_error=kinds), ExponentialRetry(retry_error=kinds)):
+        wrong, down = Flaky(1, ValueError("wrong for ever"), retry=retry), Flaky(1, retry=retry)
+        with pytest.raises(ValueError, match="wrong for ever"):
+            harness(wrong).process(Event("u", 1))
+        assert len(wrong.at) == 1
+        h = harness(down)
+        h.process(Event("u", 1))
+        h.end_input()
+        assert h.outputs == [1]
+
+
 def test_a_result_may_be_worth_another_try_too() -> None:
     class Empty(Flaky):
         async def invoke(self, event: Event) -> Any:
@@ -337,6 +351,15 @@ async def test_the_harness_works_inside_a_running_loop() -> None:
     h.process(Event("u", 1, 1))
     h.advance_processing_time(SECOND)
     assert h.outputs == [1]
+
+
+def test_a_harness_that_is_forgotten_with_calls_in_flight_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    h = harness(Lookup(capacity=1))
+    feed(h, 1, 1)
+    assert h.in_flight == 1
+    del h
+    gc.collect()
+    assert caplog.text == ""
 
 
 def test_the_function_is_opened_before_its_first_call() -> None:
