@@ -16,11 +16,13 @@ from typing import Any
 import msgspec
 
 from agents.operator.async_function import AsyncFunction
+from agents.operator.checks import check_async
 from agents.operator.driver import BAD_VALUE, Emitted, encode_json
 from agents.operator.inputs import Input
 from agents.operator.process import Context
 from agents.operator.spec import Source, bad_record, refuse_drift, refuse_key
 from agents.operator.user_functions import values_of
+from models.errors import StateError
 from models.time import Millis
 from tables.changelog import NO_PART, Marker, Row, marker_row, row_prefix
 from tables.log import Record
@@ -39,6 +41,7 @@ class AsyncCalls:
     """One function of a worker with its options: the calls of all partitions share its capacity."""
 
     def __init__(self, function: AsyncFunction[Any, Any]) -> None:
+        check_async(function)
         self.function = function
         self.options = function.options
         self.slots = asyncio.Semaphore(self.options.capacity)
@@ -118,6 +121,11 @@ class AsyncTask:
         encode: Callable[[Any], bytes] = encode_json,
         emitted: Callable[[], None],
     ) -> None:
+        if source.allowed_lateness is not None:
+            raise StateError(
+                f"{type(calls.function).__name__} is an AsyncFunction, which gets late records as any other: leave allowed_lateness= to an "
+                "operator before or after it"
+            )
         self.source = source
         self.store = store
         self.function = calls.function

@@ -15,7 +15,7 @@ import msgspec
 
 from agents.async_io import AsyncTask
 from agents.lane import Lane, LaneOptions
-from agents.operator.spec import OperatorSpec
+from agents.operator.spec import OperatorSpec, check_uids
 from agents.operator.timers import FAR
 from agents.transport import Batch, Headers, SealedPart
 from agents.virtual_time import VirtualLoop
@@ -110,6 +110,7 @@ class JobHarness:
         self._specs = [specs] if isinstance(specs, OperatorSpec) else list(specs)
         if not all(isinstance(spec, OperatorSpec) for spec in self._specs):
             raise StateError("JobHarness takes the operators of one job, for instance app.topology.JOBS['fraud']")
+        check_uids(self._specs)
         self._max_drift = max_drift
         self._log = _Log(dict(partitions or {}))
         self._log.clock = ManualClock(clock_ms)
@@ -206,11 +207,11 @@ class JobHarness:
         return found
 
     def state(self, operator: str, state: str, key: str) -> Any:
-        """Current value of an operator's state for a key, ``None`` if absent."""
+        """Current value of an operator's state for a key, ``None`` if absent; of a broadcast state that of an entry."""
         self.run()
-        lane = next((lane for lane in self._lanes if lane.spec.uid == operator), None)
-        if lane is None:
-            raise StateError(f"no operator {operator!r}; there are {', '.join(spec.uid for spec in self._specs)}")
+        lane = self._lane(operator)
+        if lane.broadcasts is not None and state in lane.broadcasts.states:
+            return lane.broadcasts.states[state].get(key)
         opened = lane.partitions[partition_of(key.encode(), self._log.partitions(lane.spec.source.topic))]
         if state not in opened.task.states:
             raise StateError(f"no state {state!r}; there are {', '.join(opened.task.states) or 'none'}")
@@ -220,12 +221,16 @@ class JobHarness:
         """Counters of an operator, by (name, label), over all partitions."""
         self.run()
         totals: dict[tuple[str, str], int] = {}
+        for metrics in self._lane(operator).function_metrics():
+            for name, counter in metrics.counters.items():
+                totals[name] = totals.get(name, 0) + counter.value
+        return totals
+
+    def _lane(self, operator: str) -> Lane:
         for lane in self._lanes:
             if lane.spec.uid == operator:
-                for metrics in lane.function_metrics():
-                    for name, counter in metrics.counters.items():
-                        totals[name] = totals.get(name, 0) + counter.value
-        return totals
+                return lane
+        raise StateError(f"no operator {operator!r}; there are {', '.join(spec.uid for spec in self._specs)}")
 
     def run(self) -> None:
         """Let the job do everything there is to do."""

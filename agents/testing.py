@@ -33,6 +33,7 @@ from agents.virtual_time import VirtualLoop
 from models.errors import StateError
 from models.time import ManualClock, Millis, millis
 from tables.changelog import Row
+from tables.state import KeyedState
 from tables.store import PartitionStore
 
 __all__ = [
@@ -392,13 +393,19 @@ class OperatorHarness:
         """Current value of a named state for a key, ``None`` if absent or expired; of a broadcast state that of an entry."""
         if self._broadcasts is not None and name in self._broadcasts.states:
             return self._broadcasts.states[name].get(key)
-        if name not in self._task.states:
-            raise StateError(f"no state {name!r}; there are {', '.join(self._task.states) or 'none'}")
-        return self._task.states[name].look(key)
+        return self._named(name).look(key)
 
     def keys(self, name: str) -> Iterator[str]:
-        """Keys that have a value in the named state."""
-        return self._task.states[name].stored_keys()
+        """Keys that have a value in the named state; of a broadcast state those of its entries."""
+        if self._broadcasts is not None and name in self._broadcasts.states:
+            return iter(self._broadcasts.states[name].keys())
+        return self._named(name).stored_keys()
+
+    def _named(self, name: str) -> KeyedState:
+        known = self._task.states
+        if name not in known:
+            raise StateError(f"no state {name!r}; there are {', '.join(known) or 'none'}")
+        return known[name]
 
     def timers(self, key: str) -> list[tuple[TimeDomain, Millis]]:
         """Pending timers of a key as (domain, timestamp_ms), in the order of time."""

@@ -21,7 +21,7 @@ from mode import ServiceT
 from prometheus_client import CollectorRegistry
 
 from agents.lane import Lane, LaneOptions
-from agents.operator.spec import OperatorSpec
+from agents.operator.spec import OperatorSpec, check_uids
 from agents.transport import PartSink, SealedPart
 from app.alert_follower import AlertFollower
 from app.alerts import AlertFeed
@@ -141,6 +141,7 @@ class FamulusApp(faust.App):
             beacon=self.beacon,
         )
         self.restorer = StateRestorer(lambda: self.client().reader(), self.local_state, self.standbys.take)
+        check_uids(operators)
         for spec in operators:
             self._add_operator(spec)
         self._add_broadcast_readers()

@@ -38,6 +38,35 @@ class KeyContext:
         self.processing_time_ms: Millis = NO_TIME
 
 
+class NoKey(str):
+    """The current key where there is none: what looks for something under it is told so."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        raise StateError(
+            f"{self!s} uses state or timers in open(), where no key is current: use them where records are"
+        )
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        hash(self)
+        return b""
+
+
+class KeylessState:
+    """Stands for a keyed state where no key is ever current: on the broadcast side of a function."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):  # asked by copy and the like
+            raise AttributeError(attribute)
+        raise StateError(
+            f"state {self._name!r} is keyed, and in process_broadcast_element no key is current: put what all keys see into a BroadcastState"
+        )
+
+
 class KeyedState:
     """Base of the state kinds.  ``name`` is how the state is found in savepoints, queries and the changelog."""
 

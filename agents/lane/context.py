@@ -63,7 +63,7 @@ class LaneContext:
         self.listeners: list[Callable[[SealedPart], None]] = []
         self.changelog = f"{options.app_id}-{spec.uid}-changelog"
         self._sink_of = sink
-        self._side_topics = dict(spec.side_outputs)
+        self._side_topics: dict[str, str] = dict(spec.side_outputs)
 
     @property
     def sink(self) -> PartSink:

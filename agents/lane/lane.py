@@ -61,7 +61,19 @@ class Lane:
         self._numbers = {source.topic: number for number, source in enumerate(spec.sources)}
         self._calls: AsyncCalls | None = None
         function = spec.function()
+        broadcast = isinstance(function, KeyedBroadcastProcessFunction)
+        if broadcast != (spec.broadcast is not None):
+            raise StateError(
+                f"operator {spec.uid!r}: "
+                + (
+                    f"{type(function).__name__} reads a broadcast topic: name it with broadcast="
+                    if broadcast
+                    else f"broadcast={spec.broadcast!r} needs a function that is a KeyedBroadcastProcessFunction"
+                )
+            )
         if isinstance(function, AsyncFunction):
+            if spec.source2 is not None:
+                raise StateError(f"operator {spec.uid!r}: an AsyncFunction has one input: leave source2= out")
             self._calls = AsyncCalls(function)
         elif isinstance(function, KeyedBroadcastProcessFunction):
             self.broadcasts = Broadcasts(function, spec.broadcast_decode)

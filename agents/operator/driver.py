@@ -16,14 +16,15 @@ see stands at its time.  So what a timer finds does not depend on how large the 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
+from agents.operator.checks import check_function, check_unused
 from agents.operator.inputs import Input, lift
 from agents.operator.process import (
+    BroadcastContext,
     Context,
     KeyedBroadcastProcessFunction,
     KeyedCoProcessFunction,
@@ -36,7 +37,7 @@ from models.time import Millis
 from tables.broadcast import BroadcastState, declared_broadcasts
 from tables.changelog import Marker, Row, marker_row
 from tables.log import Record
-from tables.state import KeyedState, declared_states
+from tables.state import KeyedState, KeylessState, NoKey, declared_states
 from tables.store import StateStore
 
 #: key, value
@@ -52,20 +53,6 @@ BAD_VALUE = (ValueError, RecursionError, TypeError, LookupError, AttributeError,
 _STRIDE = 512
 #: Keys that a state with a time to live may look at between two batches, about 1 us each.
 _SWEEP_KEYS = 2000
-
-
-def _check(function: Any) -> None:
-    """Say of what cannot be driven what it is instead."""
-    name = type(function).__name__
-    if not isinstance(function, KeyedProcessFunction):
-        raise StateError(
-            f"{name} is not a KeyedProcessFunction; of windows, aggregate(), reduce() and process() make one, as TumblingWindow(...).aggregate(Sum())"
-        )
-    for method in ("process_element", "process_element1", "process_element2", "on_timer"):
-        if inspect.iscoroutinefunction(given := getattr(function, method, None)) or inspect.isasyncgenfunction(given):
-            raise StateError(
-                f"{name}.{method} is async, and functions with state do not wait: derive from AsyncFunction"
-            )
 
 
 class TimerError(NamedTuple):
@@ -84,7 +71,8 @@ class Broadcasts:
     """
 
     def __init__(self, function: KeyedProcessFunction[Any, Any], decode: Decode | None = None) -> None:
-        self._context = Context(operator=type(function).__name__)
+        check_function(function)
+        self._context = BroadcastContext(type(function).__name__)
         self.metrics = self._context.metrics
         self._decode = decode
         self._refused = self.metrics.counter("broadcast_refused")
@@ -94,6 +82,8 @@ class Broadcasts:
             handle = declared.share()
             setattr(function, attribute, handle)
             self.states[name] = handle
+        for name, (attribute, _) in declared_states(function).items():
+            setattr(function, attribute, KeylessState(name))
         function.open(self._context)
 
     @property
@@ -133,7 +123,12 @@ class Broadcasts:
         context._record = record
         context._topic = topic
         context.timestamp_ms = -1 if record is None else record.timestamp
-        function.process_broadcast_element(element, context)
+        given: Any = function.process_broadcast_element(element, context)  # type: ignore[func-returns-value]  # if it is as declared
+        if given is not None:
+            raise StateError(
+                f"{type(function).__name__}.process_broadcast_element returns {type(given).__name__}: nothing is emitted there, "
+                "because every worker would emit it"
+            )
 
 
 class OperatorTask:
@@ -162,7 +157,7 @@ class OperatorTask:
         stopwatch: Callable[[], float] | None = None,
         slice_seconds: float = 0.02,
     ) -> None:
-        _check(function)
+        check_function(function)
         self.function = function
         self.source = source
         self.store = store
@@ -199,7 +194,9 @@ class OperatorTask:
         self._plain = (
             not self.timed and source2 is None and source.allowed_lateness is None and source.decode is not None
         )
+        context.key = NoKey(type(function).__name__)
         function.open(context)
+        context.key = ""
 
     def _inputs(
         self, function: KeyedProcessFunction[Any, Any], source: Source, source2: Source | None
@@ -219,12 +216,14 @@ class OperatorTask:
 
     def _bind(self, function: KeyedProcessFunction[Any, Any], broadcasts: Broadcasts | None) -> None:
         for name, (attribute, declared) in declared_states(function).items():
+            check_unused(function, attribute)
             handle = declared.bind(self.context, self.store)
             setattr(function, attribute, handle)
             self.states[name] = handle
         for name, (attribute, _) in declared_broadcasts(function).items():
             if broadcasts is None:
                 raise StateError(f"{type(function).__name__}.{attribute}: a broadcast state needs a broadcast input")
+            check_unused(function, attribute)
             setattr(function, attribute, broadcasts.states[name].reader())
 
     @property

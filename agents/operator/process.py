@@ -10,6 +10,7 @@ import msgspec
 from agents.operator.metrics import OperatorMetrics
 from agents.operator.timers import NoTimers, TimeDomain, Timers
 from models.alerts import Source
+from models.errors import StateError
 from models.time import Millis
 from tables.log import Record
 from tables.state import KeyContext
@@ -107,11 +108,37 @@ class Context(KeyContext):
         self._sides.append((LATE, self.key, LateRecord(self.operator, event, self.timestamp_ms, self.watermark_ms)))
 
 
+class _KeylessTimers(NoTimers):
+    """Those of the broadcast side."""
+
+    __slots__ = ()
+
+    def _refuse(self, timestamp_ms: Millis) -> None:
+        raise StateError(
+            f"{self._name} sets a timer on its broadcast side, where no key is current: set it in process_element"
+        )
+
+
+class BroadcastContext(Context):
+    """What ``process_broadcast_element`` gets: it neither emits nor has a key of its own."""
+
+    __slots__ = ()
+
+    def __init__(self, operator: str) -> None:
+        super().__init__(operator=operator)
+        self.timers = _KeylessTimers(operator)
+
+    def output(self, tag: OutputTag[Any] | str, value: Any) -> None:
+        raise StateError(
+            f"{self.operator} emits to a side output on its broadcast side, which every worker runs: emit in process_element"
+        )
+
+
 class ProcessFunction:
     """Life cycle shared by all functions.  Each partition has an instance of its own."""
 
     def open(self, ctx: Context) -> None:
-        """Called once, with state handles bound and no key current."""
+        """Called once, with state handles bound and no key current, so that neither state nor timers can be used yet."""
 
     def close(self) -> None:
         """Called once, after the last record."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from operator import attrgetter
 from typing import Any, get_type_hints
 
 from agents.operator.async_function import AsyncFunction
-from agents.operator.process import LATE, KeyedProcessFunction
+from agents.operator.process import LATE, KeyedProcessFunction, OutputTag
 from models.errors import BadRecord, StateError
 from models.time import Millis, millis
 from tables.log import Record
@@ -85,7 +85,8 @@ class OperatorSpec:
     ``uid`` names its state for ever (changelog topic ``APP-UID-changelog``, queries, savepoints): never change it.  ``function`` makes a
     fresh instance per partition (of an ``AsyncFunction``: per worker).  ``source2`` is the second input of a ``KeyedCoProcessFunction``.
     ``broadcast`` is the topic that every worker reads whole, ``broadcast_decode`` what makes an element of a value (without it the function gets
-    the bytes; a record without a value is ``None`` either way).  ``side_outputs`` maps tags to topics; late records have one anyway.
+    the bytes; a record without a value is ``None`` either way).  ``side_outputs`` maps tags, or their names, to topics; late records have one
+    anyway.
     """
 
     uid: str
@@ -97,17 +98,34 @@ class OperatorSpec:
     output: str | None = None
     broadcast: str | None = None
     broadcast_decode: Decode | None = None
-    side_outputs: Mapping[str, str] = field(default_factory=dict)
+    side_outputs: Mapping[Any, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.uid.replace("-", "").isalnum() or not self.uid.isascii():
             raise StateError(f"operator uid {self.uid!r}: use ASCII letters, digits and hyphens")
-        object.__setattr__(self, "side_outputs", {LATE: LATE_TOPIC, **self.side_outputs})
+        if not callable(self.function):
+            raise StateError(
+                f"operator {self.uid!r}: function={type(self.function).__name__} is an instance, and each partition needs one of its own: "
+                "give the class, or a function that makes one, as lambda: TumblingWindow(...).aggregate(Sum())"
+            )
+        sides = {tag.name if isinstance(tag, OutputTag) else tag: topic for tag, topic in self.side_outputs.items()}
+        object.__setattr__(self, "side_outputs", {LATE: LATE_TOPIC, **sides})
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """The keyed inputs, in the order of ``process_element1`` and ``process_element2``."""
         return (self.source,) if self.source2 is None else (self.source, self.source2)
+
+
+def check_uids(specs: Iterable[OperatorSpec]) -> None:
+    """Refuse two operators of one uid: each would find the other's state.  Raises :class:`models.errors.StateError`."""
+    known: dict[str, OperatorSpec] = {}
+    for spec in specs:
+        other = known.setdefault(spec.uid, spec)
+        if other is not spec:
+            raise StateError(
+                f"the operators {other.name!r} and {spec.name!r} both have the uid {spec.uid!r}: it names one's state"
+            )
 
 
 def keyed_source(topic: str, decode: Decode, key: str, timestamp: str = "timestamp", **options: Any) -> Source:

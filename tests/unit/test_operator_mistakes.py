@@ -14,8 +14,11 @@ import pytest
 from agents.operator import (
     AsyncFunction,
     Context,
+    KeyedBroadcastProcessFunction,
+    KeyedCoProcessFunction,
     KeyedProcessFunction,
     OperatorSpec,
+    OutputTag,
     Source,
     TumblingWindow,
     keyed_source,
@@ -23,7 +26,7 @@ from agents.operator import (
 from agents.testing import JobHarness, OperatorHarness
 from app.topology import operators
 from models.errors import BadRecord, StateError
-from tables import AggregateFunction, AggregatingState, ValueState
+from tables import AggregateFunction, AggregatingState, BroadcastState, ValueState
 
 
 class Event(msgspec.Struct):
@@ -159,6 +162,134 @@ class WaitingTimer(Alarm):
         yield 1
 
 
+class Collecting(KeyedProcessFunction[Event, int]):
+    def process_element(self, event: Event, ctx: Context, out: Any) -> None:  # type: ignore[override]
+        out.collect(1)
+
+
+class Camel(KeyedProcessFunction[Event, int]):
+    def processElement(self, event: Event, ctx: Context) -> None:
+        """By Flink's name."""
+
+
+class OneOfTwo(KeyedCoProcessFunction[Event, Event, int]):
+    def process_element1(self, event: Event, ctx: Context) -> None:
+        """And no second one."""
+
+
+class OnlyTime(Alarm):
+    def on_timer(self, timestamp_ms: int) -> list[int]:  # type: ignore[override]
+        return [timestamp_ms]
+
+
+class WaitingOpen(Alarm):
+    async def open(self, ctx: Context) -> None:  # type: ignore[override]
+        """It cannot wait either."""
+
+
+class Opening(Alarm):
+    count = ValueState(int)
+
+    def open(self, ctx: Context) -> None:
+        self.count.update(1)
+
+
+class Opened(Alarm):
+    count = ValueState(int)
+
+    def process_element(self, event: Event, ctx: Context) -> None:
+        self.count.update(1)
+
+
+class OpeningTimer(Alarm):
+    def open(self, ctx: Context) -> None:
+        ctx.timers.register_event_time(1)
+
+
+class Limits(KeyedBroadcastProcessFunction[Event, int, int]):
+    limits = BroadcastState(str, int)
+    count = ValueState(int)
+
+    def process_element(self, event: Event, ctx: Context) -> None:
+        ctx.timers.register_event_time(event.at)
+
+    def on_timer(self, timestamp_ms: int, ctx: Context) -> None:
+        """It may have timers, elsewhere."""
+
+    def process_broadcast_element(self, element: int, ctx: Context) -> None:
+        self.limits.put(ctx.key, element)
+
+
+class YieldingLimits(Limits):
+    def process_broadcast_element(self, element: int, ctx: Context) -> Any:
+        self.limits.put(ctx.key, element)
+        yield element
+
+
+class WaitingLimits(Limits):
+    async def process_broadcast_element(self, element: int, ctx: Context) -> None:  # type: ignore[override]
+        self.limits.put(ctx.key, element)
+
+
+class ReturningLimits(Limits):
+    def process_broadcast_element(self, element: int, ctx: Context) -> Any:
+        return [element]
+
+
+class CountingLimits(Limits):
+    def process_broadcast_element(self, element: int, ctx: Context) -> None:
+        self.count.update(1)
+
+
+class TimingLimits(Limits):
+    def process_broadcast_element(self, element: int, ctx: Context) -> None:
+        ctx.timers.register_processing_time(1)
+
+
+class EmittingLimits(Limits):
+    def process_broadcast_element(self, element: int, ctx: Context) -> None:
+        ctx.output("seen", element)
+
+
+class Remembering(AsyncFunction[Event, int]):
+    count = ValueState(int)
+
+    async def invoke(self, event: Event) -> int:
+        return 1
+
+
+class YieldingCall(AsyncFunction[Event, int]):
+    async def invoke(self, event: Event) -> Any:
+        yield 1
+
+
+class NoCall(AsyncFunction[Event, int]):
+    pass
+
+
+class Forgetful(AsyncFunction[Event, int]):
+    def __init__(self) -> None:
+        self.client = "no super().__init__()"
+
+    async def invoke(self, event: Event) -> int:
+        return event.timestamp
+
+
+class WaitingFallback(Forgetful):
+    async def timeout(self, event: Event) -> int:  # type: ignore[override]
+        return 1
+
+
+class QuickOpen(Forgetful):
+    def open(self) -> None:  # type: ignore[override]
+        """Without async."""
+
+
+class OpenWithContext(Forgetful):
+    async def open(self, ctx: Context) -> None:  # type: ignore[override]
+        """As Flink's."""
+
+
 class Late(KeyedProcessFunction[Event, int]):
     def __init__(self) -> None:
         self.own = ValueState(int)
@@ -176,6 +307,27 @@ hours: Any = timedelta(hours=2)
         (lambda: harness(TumblingWindow(timedelta(minutes=1))), r"TumblingWindow\(...\).aggregate"),
         (lambda: harness(Waiting()), "Waiting.process_element is async, .*AsyncFunction"),
         (lambda: harness(WaitingTimer()), "WaitingTimer.on_timer is async"),
+        (lambda: harness(Alarm), r"Alarm is a class: give an instance of it, Alarm\(\)"),
+        (lambda: harness(Collecting()), r"is called as process_element\(self, event, ctx\); results are yielded"),
+        (lambda: harness(Camel()), r"Camel has no process_element: define process_element\(self, event, ctx\)"),
+        (lambda: harness(OneOfTwo()), "OneOfTwo has no process_element2"),
+        (lambda: harness(OnlyTime()), r"is called as on_timer\(self, timestamp_ms, ctx\)"),
+        (lambda: harness(WaitingOpen()), "WaitingOpen.open is async"),
+        (lambda: harness(Opening()), r"Opening uses state or timers in open\(\)"),
+        (lambda: harness(OpeningTimer()), r"OpeningTimer uses state or timers in open\(\)"),
+        (lambda: harness(YieldingLimits()), "process_broadcast_element yields, but nothing is emitted there"),
+        (lambda: harness(WaitingLimits()), "process_broadcast_element is async"),
+        (lambda: harness(ReturningLimits()).broadcast("a", 1), "process_broadcast_element returns list"),
+        (lambda: harness(CountingLimits()).broadcast("a", 1), "state 'count' is keyed, .* a BroadcastState"),
+        (lambda: harness(TimingLimits()).broadcast("a", 1), "TimingLimits sets a timer on its broadcast side"),
+        (lambda: harness(EmittingLimits()).broadcast("a", 1), "emits to a side output on its broadcast side"),
+        (lambda: harness(Remembering()), "declares the state 'count', and an AsyncFunction has none"),
+        (lambda: harness(YieldingCall()), "invoke yields: return the result, a list"),
+        (lambda: harness(NoCall()), r"NoCall has no invoke: define invoke\(self, event\)"),
+        (lambda: harness(WaitingFallback()), "timeout is async: .* write def timeout"),
+        (lambda: harness(QuickOpen()), "open is not async: write async def open"),
+        (lambda: harness(OpenWithContext()), r"is called as open\(self\)"),
+        (lambda: harness(Forgetful(), allowed_lateness=hours), "leave allowed_lateness= to an operator"),
         (lambda: harness(Late()).process(Event("u", 1)), "declare it in the body of the operator's class"),
         (lambda: ValueState(int, ttl=hours), r"ttl=Ttl\(timedelta\(hours=2\)\)"),
         (lambda: TumblingWindow(timedelta(minutes=1)).aggregate(Sum), "give an instance"),  # type: ignore[arg-type]
@@ -187,12 +339,58 @@ def test_a_mistake_is_answered_with_what_to_do(mistake: Callable[[], Any], advic
         mistake()
 
 
-class Forgetful(AsyncFunction[Event, int]):
-    def __init__(self) -> None:
-        self.client = "no super().__init__()"
+def spec(function: Any, **options: Any) -> OperatorSpec:
+    source = keyed_source("events", msgspec.json.Decoder(Event).decode, "user")
+    return OperatorSpec(uid="one", name="One", job="one", function=function, source=source, output="out", **options)
 
-    async def invoke(self, event: Event) -> int:
-        return event.timestamp
+
+SHARED = Opened()
+INPUT = keyed_source("more", msgspec.json.Decoder(Event).decode, "user")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "advice"),
+    [
+        (lambda: spec(Alarm()), r"function=Alarm is an instance, .* give the class"),
+        (lambda: JobHarness(spec(lambda: SHARED)), "this Opened is in use already: each partition"),
+        (lambda: JobHarness([spec(Alarm), spec(Waiting)]), "both have the uid 'one'"),
+        (
+            lambda: JobHarness(spec(Alarm, broadcast="limits")),
+            "needs a function that is a KeyedBroadcastProcessFunction",
+        ),
+        (lambda: JobHarness(spec(Limits)), "Limits reads a broadcast topic: name it with broadcast="),
+        (lambda: JobHarness(spec(Forgetful, source2=INPUT)), "an AsyncFunction has one input"),
+        (lambda: JobHarness(spec(Alarm)).counters("two"), "no operator 'two'; there are one"),
+        (lambda: harness(Opened()).keys("counts"), "no state 'counts'; there are count"),
+    ],
+)
+def test_a_mistake_in_a_spec_is_answered_with_what_to_do(mistake: Callable[[], Any], advice: str) -> None:
+    SHARED.__dict__.clear()
+    with pytest.raises(StateError, match=advice):
+        mistake()
+
+
+def test_two_harnesses_do_not_share_a_function() -> None:
+    function = Opened()
+    first = harness(function)
+    with pytest.raises(StateError, match="in use already"):
+        harness(function)
+    first.process(Event("u", 1))
+    assert first.state("count", "u") == 1
+
+
+def test_side_outputs_are_named_by_their_tags_or_by_the_tags_names() -> None:
+    tag = OutputTag[int]("odd")
+    assert (
+        spec(Alarm, side_outputs={tag: "odds"}).side_outputs == spec(Alarm, side_outputs={"odd": "odds"}).side_outputs
+    )
+
+
+def test_a_job_shows_entries_of_broadcast_state() -> None:
+    with JobHarness(spec(Limits, broadcast="limits", broadcast_decode=msgspec.json.decode)) as job:
+        job.send("limits", "a", 5)
+        assert job.state("one", "limits", "a") == 5
+        assert job.state("one", "limits", "b") is None
 
 
 def test_an_async_function_that_forgets_its_base_has_the_default_options() -> None:

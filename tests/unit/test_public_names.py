@@ -126,7 +126,8 @@ def test_a_default_that_all_keys_would_share_is_refused_when_it_is_declared() ->
 
 @pytest.mark.parametrize("other", [BroadcastState(str, int, name="counts"), BroadcastState(str, str, name="rules")])
 def test_two_states_of_one_name_are_refused_whatever_their_kinds(other: Any) -> None:
-    twice = type("Twice", (Typed, KeyedBroadcastProcessFunction), {"other": other})
+    nothing = {"process_broadcast_element": lambda self, element, ctx: None}
+    twice = type("Twice", (Typed, KeyedBroadcastProcessFunction), {"other": other, **nothing})
     with pytest.raises(StateError, match="are both named"):
         OperatorHarness(twice(), key=lambda e: e.user, timestamp=lambda e: e.timestamp)
 
