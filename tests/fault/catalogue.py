@@ -90,6 +90,8 @@ FAULTS = {
             "unit/test_lane_time.py::test_while_timers_fire_in_slices_the_loop_goes_on_and_a_revoked_partition_is_let_go",
             "unit/test_lane_time.py::"
             "test_a_partition_revoked_with_calls_in_flight_forgets_them_and_its_successor_calls_again",
+            "unit/test_lane_time.py::"
+            "test_a_revoked_partition_gives_back_the_room_of_its_calls_and_of_results_that_wait_for_them",
         ),
     ),
     "F25": Fault(

@@ -223,8 +223,11 @@ async def test_while_timers_fire_in_slices_the_loop_goes_on_and_a_revoked_partit
     await bench.lane.drain(timedelta(seconds=5))
     giving = asyncio.ensure_future(bench.give(Event("last", 50_000), first=count))
     await until(lambda: len(bench.emitted()) > 0)
+    revoked: Any = bench.lane.partitions[0].task
+    by_then = revoked.fired
     await bench.lane.close(0)
     await asyncio.wait_for(giving, 5)
+    assert revoked.fired == by_then  # what is left is its successor's, and the loop's time somebody else's
     fired = len(bench.emitted())
     assert 0 < fired < count
     # The successor finds exactly the timers that have not fired, and the record in hand still to come.
@@ -364,6 +367,21 @@ async def test_a_partition_revoked_with_calls_in_flight_forgets_them_and_its_suc
     await bench.lane.drain(timedelta(seconds=5))
     assert bench.lane.offsets() == {TopicPartition("numbers", 0): 4}
     assert bench.restored().rows("async/done").whole == {}
+    await bench.close()
+
+
+async def test_a_revoked_partition_gives_back_the_room_of_its_calls_and_of_results_that_wait_for_them() -> None:
+    function = Slow(ordered=True, capacity=2, timeout=None)
+    bench = Bench(spec(lambda: function))
+    bench.lane.open(0, PartitionStore())
+    bench.lane.open(1, PartitionStore())
+    await bench.give(Event("u", 0), Event("u", 1))
+    await until(lambda: len(function.gates) == 2)
+    function.gates[1].set()  # its result waits for that of 0
+    await asyncio.sleep(0.01)
+    await bench.lane.close(0)
+    await asyncio.wait_for(bench.give(Event("v", 10), Event("v", 11), partition=1), 5)
+    await until(lambda: {10, 11} <= set(function.gates))
     await bench.close()
 
 

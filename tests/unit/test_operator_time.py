@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agents.operator import Context, KeyedProcessFunction, SessionWindow, TumblingWindow
+from agents.operator import AsyncFunction, Context, KeyedProcessFunction, SessionWindow, TumblingWindow
 from agents.testing import Advance, OperatorHarness
 from models.errors import BadRecord
 
@@ -89,7 +89,12 @@ def test_results_do_not_depend_on_where_batches_are_cut(cuts: list[int]) -> None
     assert played(cuts) == played([1] * 8)
 
 
-@pytest.mark.parametrize("function", [Watch, Echo])
+class Call(AsyncFunction[Event, int]):
+    async def invoke(self, event: Event) -> int:
+        return event.timestamp
+
+
+@pytest.mark.parametrize("function", [Watch, Echo, Call])
 def test_a_record_from_the_far_future_is_refused_and_moves_nothing(function: Any) -> None:
     h = harness(function(), out_of_orderness=BOUND, max_drift=timedelta(hours=2))
     now = h.processing_time_ms
@@ -187,6 +192,8 @@ def test_a_producer_of_current_events_that_pauses_has_no_late_records_when_it_go
     for _ in range(5):
         h.process(Event("u", h.processing_time_ms - 20_000))  # 20 s on its way
         h.advance_processing_time(timedelta(minutes=20))
+        # As much behind what it sends next as it takes to be idle: also what is overtaken on its way is in time.
+        assert h.watermark_ms == h.processing_time_ms - 20_000 - IDLE // timedelta(milliseconds=1)
     assert h.late == []
     assert h.outputs == [1] * 5
 
