@@ -144,6 +144,7 @@ FAULTS = {
         (
             "docs/test_examples.py::test_an_old_timer_does_not_expire_the_next_order_early",
             "unit/test_orders.py::test_the_timer_of_a_matched_payment_does_not_end_another_that_waits",
+            "unit/test_orders.py::test_the_timer_of_a_matched_payment_does_not_end_a_later_one_early",
             "unit/test_orders.py::test_several_orders_wait_each_for_its_own_payment",
             "unit/test_orders.py::test_repeats_change_nothing_before_and_after_the_match",
         ),

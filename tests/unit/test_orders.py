@@ -88,6 +88,18 @@ def test_the_timer_of_a_matched_payment_does_not_end_another_that_waits() -> Non
     ]
 
 
+def test_the_timer_of_a_matched_payment_does_not_end_a_later_one_early() -> None:
+    made = harness()
+    made.process2(payment(0, "p1"))
+    made.process2(payment(60_000, "p2"))
+    made.process1(order(30_000))
+    assert made.timers("o1") == [(TimeDomain.EVENT, START_MS + 60_000 + FIVE_MS)]
+    made.watermark(START_MS + 60_000 + FIVE_MS - 1)
+    assert [one.status for one in made.outputs] == [MATCHED]
+    made.watermark(START_MS + 60_000 + FIVE_MS)
+    assert [one.status for one in made.outputs] == [MATCHED, NOT_FOUND]
+
+
 def test_several_orders_wait_each_for_its_own_payment() -> None:
     made = harness()
     for number in range(3):
