@@ -100,6 +100,17 @@ def test_the_timer_of_a_matched_payment_does_not_end_a_later_one_early() -> None
     assert [one.status for one in made.outputs] == [MATCHED, NOT_FOUND]
 
 
+def test_payments_that_wait_for_one_order_are_given_up_each_at_its_own_time() -> None:
+    made = harness()
+    made.process2(payment(0, "p1"))
+    made.process2(payment(60_000, "p2"))
+    made.watermark(START_MS + FIVE_MS)
+    assert made.outputs == [EnrichedOrder(None, payment(0, "p1"), NOT_FOUND)]
+    assert made.timers("o1") == [(TimeDomain.EVENT, START_MS + 60_000 + FIVE_MS)]
+    made.watermark(START_MS + 60_000 + FIVE_MS)
+    assert made.outputs[1:] == [EnrichedOrder(None, payment(60_000, "p2"), NOT_FOUND)]
+
+
 def test_several_orders_wait_each_for_its_own_payment() -> None:
     made = harness()
     for number in range(3):
