@@ -21,6 +21,7 @@ class MapState(KeyedState, Generic[K, V]):
     """
 
     kind = "map"
+    parted = True
 
     def __init__(self, key: type[K], value: type[V], *, ttl: Ttl | None = None, name: str | None = None) -> None:
         super().__init__(name=name, ttl=ttl)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
 
@@ -74,6 +74,8 @@ class KeyedState:
     kind: str = ""
     name: str = ""
     ttl: Ttl | None = None
+    #: whether a key has a row for each of its parts, or one in all; ``None`` where it may have both
+    parted: ClassVar[bool | None] = None
 
     # Bound by ``bind``.  Declared here so that a handle used before the operator is open fails with a plain message.
     _context: KeyContext
@@ -110,10 +112,24 @@ class KeyedState:
         handle._cold = store.rows(self.name)
         handle._prefix = row_prefix(self.name)
         handle._open()
+        handle._check_rows()
         handle._cold.attach(handle)
         if store.check_mutations:
             checked(handle)
         return handle
+
+    def _check_rows(self) -> None:
+        """Refuse rows that another kind of state wrote: it would not find them, and begin with nothing."""
+        if self.parted is None or not self._cold:
+            return
+        for raw in self._cold.all_keys():
+            whole, parts = self._cold.look(raw)
+            if (whole is not None) if self.parted else parts:
+                raise StateError(
+                    f"state {self.name!r} of key {raw.decode()!r} was not written by a {self.kind} state: a state of another kind needs "
+                    "another name, so rename the attribute or give it name="
+                )
+            return  # all rows of a state are of one kind
 
     def _added(self) -> type[KeyedState] | None:
         """A class that adds what the options want: a state without a time to live has no branch for it."""

@@ -24,6 +24,7 @@ class ValueState(KeyedState, Generic[T]):
     """
 
     kind = "value"
+    parted = False
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from agents.operator import (
 from agents.operator.metrics import Meter, OperatorMetrics
 from agents.testing import Broadcast, Crash, JobHarness, OperatorHarness, Watermark
 from models.errors import StateError
-from tables import BroadcastState, ListState, ValueState
+from tables import BroadcastState, ListState, MapState, ReducingState, ValueState
 from tables.state import KeyContext
 
 
@@ -96,6 +96,43 @@ def test_a_snapshot_restores_into_a_changed_function_by_state_name() -> None:
     again = OperatorHarness.restore(SumV2(), h.snapshot(), key=lambda e: e.user, timestamp=lambda e: e.timestamp)
     again.process(Event("u", 2))
     assert again.outputs == ["41 None"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (ValueState(int), MapState(str, int)),
+        (ListState(int), MapState(str, int)),
+        (MapState(str, int), ValueState(int)),
+        (MapState(str, int), ReducingState(int, max)),
+    ],
+)
+def test_a_state_of_another_kind_under_the_same_name_is_refused_instead_of_beginning_with_nothing(
+    before: Any, after: Any
+) -> None:
+    def function(state: Any) -> Any:
+        class Fill(KeyedProcessFunction[Event, int]):
+            kept = state
+
+            def process_element(self, event: Event, ctx: Context) -> None:
+                if state.kind == "map":
+                    self.kept.put("a", event.n)
+                elif state.kind == "list":
+                    self.kept.add(event.n)
+                else:
+                    self.kept.update(event.n)
+
+        return Fill()
+
+    h = harness(function(before))
+    h.process(Event("u", 1))
+    h.process(Event("v", 1))
+    again = OperatorHarness.restore(
+        function(before), h.snapshot(), key=lambda e: e.user, timestamp=lambda e: e.timestamp
+    )
+    assert again.state("kept", "u") == h.state("kept", "u")
+    with pytest.raises(StateError, match=f"was not written by a {after.kind} state"):
+        OperatorHarness.restore(function(after), h.snapshot(), key=lambda e: e.user, timestamp=lambda e: e.timestamp)
 
 
 def test_a_crash_loses_what_came_after_the_last_snapshot() -> None:
