@@ -28,6 +28,8 @@ class MapState(KeyedState, Generic[K, V]):
         self.key_type = key
         self.of = value
         self._decode_key = decoder(key).decode
+        #: 1 and 1.0 are the same key of a map, so they have to have the same row
+        self._pack_key = _encode_float if key is float else encode
         self._decode = decoder(value).decode
 
     def _with_ttl(self) -> type[KeyedState]:
@@ -161,7 +163,7 @@ class MapState(KeyedState, Generic[K, V]):
     def freeze(self, put: list[Row]) -> None:
         owner = ""
         rows, prefix, encoded = self._rows, self._prefix, self._logged
-        append, pack = put.append, encode
+        append, pack = put.append, self._pack_key
         try:
             for owner, changed in self._dirty.items():
                 entries = rows.get(owner) or {}
@@ -196,7 +198,7 @@ class MapState(KeyedState, Generic[K, V]):
         for owner in keys:
             start = self._prefix + owner.encode()
             for key, value in self._rows.get(owner, {}).items():
-                rows.append((start + part_suffix(encode(key)), self._encoded(value)))
+                rows.append((start + part_suffix(self._pack_key(key)), self._encoded(value)))
         return rows
 
     def stored_rows(self) -> Iterator[Row]:
@@ -205,3 +207,7 @@ class MapState(KeyedState, Generic[K, V]):
             if raw.decode() not in self._rows:
                 for part, row in (self._cold.look(raw)[1] or {}).items():
                     yield self._prefix + raw + part_suffix(part), row
+
+
+def _encode_float(key: Any) -> bytes:
+    return encode(float(key))

@@ -135,6 +135,23 @@ def test_a_state_of_another_kind_under_the_same_name_is_refused_instead_of_begin
         OperatorHarness.restore(function(after), h.snapshot(), key=lambda e: e.user, timestamp=lambda e: e.timestamp)
 
 
+def test_a_whole_number_as_key_of_a_map_of_fractions_is_cleared_for_good_after_a_restart() -> None:
+    class Levels(KeyedProcessFunction[Event, list[float]]):
+        levels = MapState(float, int)
+
+        def process_element(self, event: Event, ctx: Context) -> Iterator[list[float]]:
+            if event.n > 0:
+                self.levels.put(event.n, 1)
+            else:
+                self.levels.clear()
+            yield list(self.levels.keys())
+
+    h = harness(Levels())
+    steps = [Event("u", 1, 5), Crash(), Event("u", 2, 7), Crash(), Event("u", 3, 0), Crash(), Event("u", 4, 8)]
+    h.run(steps, commit_every=1)
+    assert h.outputs == [[5], [5, 7], [], [8]]
+
+
 def test_a_crash_loses_what_came_after_the_last_snapshot() -> None:
     h = harness()
     h.process(Event("u", 1, 1))
