@@ -177,6 +177,7 @@ class AsyncTask:
         """Start a call per record, waiting for a free slot.  ``room`` waits until results may be collected; false: give up."""
         await self._calls.open()
         self.context.processing_time_ms = now_ms
+        self.function.metrics.at(now_ms)
         ordered = self._calls.options.ordered
         for record in records:
             if self._closed or not await room():

@@ -419,12 +419,16 @@ class OperatorHarness:
 
     def counters(self) -> Mapping[tuple[str, str], int]:
         """Counters that the function and the runtime kept, by (name, label)."""
-        return {name: counter.value for name, counter in self._task.metrics.counters.items()}
+        return {
+            name: counter.value
+            for each in {self._task.metrics, self.metrics}
+            for name, counter in each.counters.items()
+        }
 
     @property
     def metrics(self) -> Any:
-        """The operator's metrics (counters, gauges, histograms, meters)."""
-        return self._task.metrics
+        """The function's metrics (counters, gauges, histograms, meters)."""
+        return self._task.function.metrics if isinstance(self._task, AsyncTask) else self._task.metrics
 
     @property
     def watermark_ms(self) -> Millis:

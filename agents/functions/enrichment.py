@@ -37,8 +37,6 @@ class ProfileEnrichment(AsyncFunction[UserEvent, EnrichedUserEvent]):
         super().__init__(ordered=ordered, capacity=capacity, timeout=timeout)
         self._make_lookup = lookup
         self.lookup: Lookup | None = None
-        #: what the lookup counts and measures
-        self.metrics = OperatorMetrics()
 
     async def open(self) -> None:
         self.lookup = self._make_lookup(self.metrics)

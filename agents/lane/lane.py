@@ -306,14 +306,13 @@ class Lane:
     # -- what the outside may ask
 
     def function_metrics(self) -> Iterator[OperatorMetrics]:
-        """Metrics of the function: those of each partition and of the broadcast side, and of an async function those that it keeps."""
+        """Metrics of the function: those of each partition and of the broadcast side, and of an async function its own."""
         for opened in self.partitions.values():
             yield opened.task.metrics
         if self.broadcasts is not None:
             yield self.broadcasts.metrics
-        own = getattr(self._calls.function, "metrics", None) if self._calls is not None else None
-        if isinstance(own, OperatorMetrics):
-            yield own
+        if self._calls is not None:
+            yield self._calls.function.metrics
 
     def watermarks(self) -> dict[int, Millis]:
         return {number: opened.task.context.watermark_ms for number, opened in self.partitions.items()}

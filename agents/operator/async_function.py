@@ -6,8 +6,10 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+from agents.operator.metrics import OperatorMetrics
 from models.errors import FamulusError, StateError
 from models.time import millis
 
@@ -116,10 +118,16 @@ class AsyncFunction(Generic[I, O]):
     ``ordered=False``).  ``capacity``: records in hand at most
     (ordered: until their results have left); the source waits beyond that.  ``timeout``: for a record in all, retries included;
     ``None`` waits for ever.  A record counts as processed once its results are durable, so a crash loses none and doubles none.
+
+    ``metrics``: ``counter``, ``gauge``, ``histogram`` and ``meter`` by name, as a context's.
     """
 
     #: of a function that does not call ``super().__init__``
     options = AsyncOptions()
+
+    @cached_property
+    def metrics(self) -> OperatorMetrics:
+        return OperatorMetrics()
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import inspect
 from typing import Any
 
 from agents.operator.async_function import AsyncFunction
+from agents.operator.metrics import OperatorMetrics
 from agents.operator.process import KeyedBroadcastProcessFunction, KeyedCoProcessFunction, KeyedProcessFunction
 from models.errors import StateError
 from tables.broadcast import declared_broadcasts
@@ -74,6 +75,10 @@ def check_async(function: AsyncFunction[Any, Any]) -> None:
         _check_method(function, None, method)
         if not inspect.iscoroutinefunction(getattr(function, method)):
             raise StateError(f"{name}.{method} is not async: write async def {method}(self)")
+    if not isinstance(function.metrics, OperatorMetrics):
+        raise StateError(
+            f"{name}.metrics is {type(function.metrics).__name__}: it is where counters come from, so use another name"
+        )
     if states := [*declared_states(function), *declared_broadcasts(function)]:
         raise StateError(
             f"{name} declares the state {states[0]!r}, and an AsyncFunction has none: keep it in an operator before or after this one"

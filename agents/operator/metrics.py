@@ -124,6 +124,10 @@ class OperatorMetrics:
         self.histograms: dict[tuple[str, str], Histogram] = {}
         self.meters: dict[tuple[str, str], Meter] = {}
 
+    def at(self, now_ms: Millis) -> None:
+        """Say what time it is, where nobody else does (meters)."""
+        self._clock.processing_time_ms = now_ms
+
     def counter(self, name: str, label: str = "") -> Counter:
         """The counter of this name."""
         return self._find(self.counters, name, label, Counter)

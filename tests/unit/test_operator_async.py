@@ -362,6 +362,32 @@ def test_a_harness_that_is_forgotten_with_calls_in_flight_says_nothing(caplog: p
     assert caplog.text == ""
 
 
+def test_an_async_function_has_metrics_of_its_own_in_a_harness_and_in_a_job() -> None:
+    class Counting(AsyncFunction[Event, int]):
+        def __init__(self) -> None:
+            """Without that of its base."""
+
+        async def open(self) -> None:
+            self.hits = self.metrics.counter("hits", "cache")
+
+        async def invoke(self, event: Event) -> int:
+            self.hits.inc()
+            self.metrics.meter("calls").mark(5)
+            self.metrics.gauge("last").set(event.n)
+            return event.n
+
+    h = harness(Counting())
+    feed(h, 0, 0)
+    assert h.counters()["hits", "cache"] == 2
+    assert h.metrics.gauge("last").value == 1
+    assert h.metrics.meter("calls").rate == 2.0
+    spec = OperatorSpec(uid="c", name="C", job="c", function=Counting, source=SPEC.source, output="out")
+    with JobHarness(spec) as job:
+        job.send("user-events", "u", Event("u", 1))
+        job.send("user-events", "v", Event("v", 1))
+        assert job.counters("c")["hits", "cache"] == 2
+
+
 def test_the_function_is_opened_before_its_first_call() -> None:
     class Opened(Lookup):
         pool = ""

@@ -285,6 +285,11 @@ class QuickOpen(Forgetful):
         """Without async."""
 
 
+class OtherMetrics(Forgetful):
+    def __init__(self) -> None:
+        self.metrics: Any = {}
+
+
 class OpenWithContext(Forgetful):
     async def open(self, ctx: Context) -> None:  # type: ignore[override]
         """As Flink's."""
@@ -326,6 +331,7 @@ hours: Any = timedelta(hours=2)
         (lambda: harness(NoCall()), r"NoCall has no invoke: define invoke\(self, event\)"),
         (lambda: harness(WaitingFallback()), "timeout is async: .* write def timeout"),
         (lambda: harness(QuickOpen()), "open is not async: write async def open"),
+        (lambda: harness(OtherMetrics()), "metrics is dict: .* use another name"),
         (lambda: harness(OpenWithContext()), r"is called as open\(self\)"),
         (lambda: harness(Forgetful(), allowed_lateness=hours), "leave allowed_lateness= to an operator"),
         (lambda: harness(Late()).process(Event("u", 1)), "declare it in the body of the operator's class"),
