@@ -169,19 +169,22 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
         out: list[Any] = []
         failure: Exception | None = None
         event_time = ctx.time_domain is TimeDomain.EVENT
+        at_end, lateness = self._fires_at_end, self._lateness_ms
         for window, pane in list(self.panes.entries()):
-            over = event_time and window[1] + self._lateness_ms <= timestamp_ms
+            over = event_time and window[1] + lateness <= timestamp_ms
+            if at_end and not over:
+                continue
             try:
-                if not self._fires_at_end:
-                    out += self._asked(timestamp_ms, window, pane, ctx)
-                elif over:
-                    out += self._contents(window, pane, ctx)
+                out += self._contents(window, pane, ctx) if at_end else self._asked(timestamp_ms, window, pane, ctx)
             except StateError:
                 raise
             except Exception as exc:  # of the user's function: other windows of the key are not affected
                 failure = failure or exc
             if over:
-                self._drop(window, pane)
+                self._purge(pane)
+                self.panes.remove(window)
+                if not at_end:
+                    self._forget(pane)
         return out if failure is None else _and_raise(out, failure)
 
     def _asked(self, timestamp_ms: Millis, window: Window, pane: Any, ctx: Context) -> list[Any]:
@@ -224,17 +227,12 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
                 self.panes.remove(window)
         return out
 
-    def _drop(self, window: Window, pane: Any) -> None:
-        self._purge(pane)
-        self.panes.remove(window)
-        if self._fires_at_end:
-            return  # its only timer is the one that is being handled
-        for domain, times in (
-            (TimeDomain.EVENT, pane.event_timers),
-            (TimeDomain.PROCESSING, pane.processing_timers),
-        ):
-            for timestamp in times:
-                self._release(timestamp, domain)
+    def _forget(self, pane: Any) -> None:
+        """The timers of a window that is gone, unless others of the key have set them, too."""
+        for timestamp in pane.event_timers:
+            self._release(timestamp, TimeDomain.EVENT)
+        for timestamp in pane.processing_timers:
+            self._release(timestamp, TimeDomain.PROCESSING)
 
     def _merged(self, window: Window, ctx: Context) -> Window:
         """The window that a record's own becomes together with those that it overlaps."""
