@@ -10,10 +10,13 @@ from typing import Any
 from mode import Service
 
 from app.alerts import AlertFeed
-from models.errors import FamulusError
+from models.errors import FamulusError, UnknownTopic
 from tables.log import LogReader, TopicPartition
 
 log = logging.getLogger(__name__)
+
+#: between two tries while the topic cannot be read
+RETRY_S = 5.0
 
 
 class AlertFollower(Service):
@@ -52,10 +55,16 @@ class AlertFollower(Service):
             self._assigned.clear()
             try:
                 await self._read()
+            except UnknownTopic:
+                # Nobody has raised an alert yet; a worker without the jobs that do may wait for that for ever.
+                await self._again_later()
             except FamulusError as exc:
                 log.warning("alerts of other workers and earlier runs are not shown for a moment: %s", exc)
-                await self.sleep(5.0)
-                self._assigned.set()
+                await self._again_later()
+
+    async def _again_later(self) -> None:
+        await self.sleep(RETRY_S)
+        self._assigned.set()
 
     async def _read(self) -> None:
         reader = self._reader_of()

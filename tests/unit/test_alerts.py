@@ -9,9 +9,12 @@ from typing import NamedTuple
 
 import pytest
 
+from app import alert_follower
+from app.alert_follower import AlertFollower
 from app.alerts import AlertFeed, BadCursor
 from models.errors import UnknownTopic
 from tables.log import Record, Slice, TopicPartition
+from tests.support.waiting import until_async
 from tests.web.fakes import alert
 
 TOPIC = "fraud-alerts"
@@ -186,3 +189,24 @@ async def test_a_log_that_stands_still_delays_the_start_no_longer_than_the_timeo
     reader = MemoryReader([OneRecord(0, 1, alert(1))], stuck=True)
     await feed.fill(reader, TOPIC, timeout=timedelta(milliseconds=50))
     assert numbers(feed) == [7]
+
+
+async def test_a_worker_whose_jobs_raise_no_alerts_waits_for_the_topic_without_a_word(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alert_follower, "RETRY_S", 0.01)
+    asked = 0
+
+    def reader() -> MemoryReader:
+        nonlocal asked
+        asked += 1
+        return MemoryReader() if asked < 4 else MemoryReader([OneRecord(0, 1, alert(1))])
+
+    feed = AlertFeed()
+    follower = AlertFollower(TOPIC, feed, reader, lambda: {0})
+    await follower.start()
+    try:
+        await until_async(lambda: len(feed) == 1, within=5, what="the alert of the topic that is there now")
+    finally:
+        await follower.stop()
+    assert not caplog.records
