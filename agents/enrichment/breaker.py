@@ -58,10 +58,11 @@ class CircuitBreaker:
         self._pause = self._first_pause
         self.state = BreakerState.CLOSED
 
-    def failed(self) -> None:
+    def failed(self, times: int = 1) -> None:
+        """``times``: as how many failures it counts."""
         if self.state is BreakerState.OPEN:
             return  # asked before it opened
-        self._failures += 1
+        self._failures += times
         if self.state is BreakerState.HALF_OPEN:
             self._pause = min(self._pause * 2, self._max_pause)
         elif self._failures < self._allowed_failures:

@@ -45,10 +45,11 @@ class Loader:
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
-    async def get(self, key: str, deadline: float) -> UserProfile | None:
+    async def get(self, key: str, deadline: float, *, patience: float | None = None) -> UserProfile | None:
         """The profile, or ``None`` if the source has none.
 
-        ``deadline`` is a time of the running loop.  Raises ``TimeoutError`` once it or the request's own time is over, and what ``fetch`` raised.
+        ``deadline`` is a time of the running loop.  Raises ``TimeoutError`` once it or the request's own time is over, and what ``fetch``
+        raised.  With a ``patience`` the caller waits no longer than that (seconds), but the request goes on until the deadline.
         """
         flight = self._flights.get(key)
         if flight is None:
@@ -64,12 +65,22 @@ class Loader:
         waiter: asyncio.Future[UserProfile | None] = loop.create_future()
         flight.waiters.add(waiter)
         # A plain timer, at a third of what `asyncio.timeout_at` takes: there is one for each look-up.
-        timer = loop.call_at(deadline, _give_up, waiter)
+        until = deadline if patience is None else min(deadline, loop.time() + patience)
+        timer = loop.call_at(until, _give_up, waiter)
         try:
             return await waiter
         finally:
             timer.cancel()
             flight.waiters.discard(waiter)
+
+    def release(self, error: Exception) -> None:
+        """Let nobody wait any longer: all get the error.  Requests that are under way come to their own end."""
+        while self._waiting:
+            self._fail(self._waiting.popleft(), error)
+        for flight in self._flights.values():
+            for waiter in flight.waiters:
+                if not waiter.done():
+                    waiter.set_exception(error)
 
     async def stop(self) -> None:
         """Give up what is under way."""

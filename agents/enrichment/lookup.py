@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
-from agents.enrichment.breaker import CircuitBreaker
+from agents.enrichment.breaker import BreakerState, CircuitBreaker
 from agents.enrichment.loader import Loader
 from agents.enrichment.source import ProfileCache, ProfileSource, ProfileSourceError
 from agents.operator.metrics import OperatorMetrics
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 MAX_UNWRITTEN = 10_000
 #: Users remembered as unknown.
 MAX_ABSENT = 10_000
+#: Waiting longer than this (seconds) holds up the events behind.  So nobody waits longer for the request that finds out whether a source that
+#: failed is back, though the request goes on; and one that fails only after this counts for each look-up that it kept waiting.
+LONG_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,11 @@ class LookupStats:
 
 
 class Guarded:
-    """A source behind its loader and its circuit breaker."""
+    """A source behind its loader and its circuit breaker.
+
+    When the breaker opens, those who wait for the source are let go, so that a source that hangs costs its time once and not again for
+    everything that began to wait meanwhile.
+    """
 
     def __init__(self, source: ProfileSource, breaker: CircuitBreaker, *, concurrency: int, timeout_s: float) -> None:
         self.source = source
@@ -81,7 +88,13 @@ class Guarded:
 
     async def get(self, user_id: str, deadline: float) -> UserProfile | None:
         """Raises ``ProfileSourceError`` or ``TimeoutError``."""
-        found = await self._loader.get(user_id, deadline)
+        patience = None
+        if self.breaker.state is not BreakerState.CLOSED:
+            if not self.breaker.allows():
+                self.stats.skipped += 1
+                raise self._left_alone()
+            patience = LONG_S
+        found = await self._loader.get(user_id, deadline, patience=patience)
         if found is None:
             self.stats.absent += 1
         else:
@@ -93,20 +106,23 @@ class Guarded:
         await self.source.stop()
 
     async def _fetch(self, user_ids: Sequence[str]) -> Mapping[str, UserProfile]:
-        if not self.breaker.allows():
-            self.stats.skipped += len(user_ids)
-            raise ProfileSourceError(f"{self.source.name} fails and is left alone for a moment")
         self.stats.requests += 1
+        clock = asyncio.get_running_loop().time
+        started = clock()
+
+        def kept_waiting() -> int:
+            return len(user_ids) if clock() - started > LONG_S else 1
+
         try:
             found = await self.source.get_many(user_ids)
         except asyncio.CancelledError:
-            self.failed("no answer in time")
+            self.failed("no answer in time", kept_waiting())
             raise
         except ProfileSourceError as exc:
-            self.failed(str(exc))
+            self.failed(str(exc), kept_waiting())
             raise
         except Exception as exc:  # whatever a driver does: events must not be lost for it
-            self.failed(f"{type(exc).__name__}: {exc}")
+            self.failed(f"{type(exc).__name__}: {exc}", kept_waiting())
             raise ProfileSourceError(f"{self.source.name}: {type(exc).__name__}: {exc}") from exc
         self.succeeded()
         return found
@@ -117,15 +133,21 @@ class Guarded:
             log.info("%s answers again", self.source.name)
             self._said = ""
 
-    def failed(self, reason: str) -> None:
+    def failed(self, reason: str, lookups: int) -> None:
         self.stats.failed += 1
         opened = self.breaker.opened
-        self.breaker.failed()
-        if self.breaker.opened != opened and not self._said:
+        self.breaker.failed(lookups)
+        if self.breaker.opened == opened:
+            return
+        self._loader.release(self._left_alone())
+        if not self._said:
             self._said = reason
             log.warning(
                 "%s: %s; events go on without it, and it is tried again every few seconds", self.source.name, reason
             )
+
+    def _left_alone(self) -> ProfileSourceError:
+        return ProfileSourceError(f"{self.source.name} fails and is left alone for a moment")
 
 
 class ProfileLookup:
