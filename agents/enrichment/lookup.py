@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: Profiles that wait for being written to the cache; more are not written, which costs a query later.
 MAX_UNWRITTEN = 10_000
+#: Writes to the cache that fail in a row until that is said.
+WRITES_FAILED = 5
 #: Users remembered as unknown.
 MAX_ABSENT = 10_000
 #: Waiting longer than this (seconds) holds up the events behind.  So nobody waits longer for the request that finds out whether a source that
@@ -264,6 +266,7 @@ class _CacheWriter:
         self._guarded = guarded
         self._timeout_s = timeout_s
         self._task: asyncio.Task[None] | None = None
+        self._failures = 0
 
     def write(self, profile: UserProfile) -> bool:
         """``False``: the cache is left alone now, or too much waits already."""
@@ -282,12 +285,26 @@ class _CacheWriter:
                     async with asyncio.timeout(self._timeout_s):
                         await self._cache.put_many(batch)
                 except Exception as exc:  # as above; not cached means asked for again
-                    log.debug("%d profiles are not cached: %s", len(batch), exc)
+                    self._failed(exc)
+                else:
+                    self._succeeded()
                 for profile in batch:
                     if self.waiting.get(profile.user_id) is profile:
                         del self.waiting[profile.user_id]
         finally:
             self._task = None
+
+    def _failed(self, exc: Exception) -> None:
+        """Said once: a cache that may only be read answers all questions, so nothing else would show why there are ever more misses."""
+        self._failures += 1
+        if self._failures == WRITES_FAILED:
+            reason = str(exc) or f"{self._cache.name} does not take profiles in time"
+            log.warning("%s; profiles are asked of the database again and again meanwhile", reason)
+
+    def _succeeded(self) -> None:
+        if self._failures >= WRITES_FAILED:
+            log.info("%s can be written to again", self._cache.name)
+        self._failures = 0
 
     async def stop(self) -> None:
         task = self._task

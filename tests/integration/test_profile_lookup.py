@@ -214,7 +214,10 @@ async def test_a_key_of_another_kind_is_a_miss(postgres: Any, redis: Any) -> Non
         assert await made.find("user1") == (JOHN, DATABASE)
 
 
-async def test_a_redis_that_may_only_be_read_is_still_read(postgres: Any, redis: Any) -> None:
+async def test_a_redis_that_may_only_be_read_is_still_read_and_that_is_said_once(
+    postgres: Any, redis: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     async with lookup(postgres.url, redis.url) as made, aioredis.Redis.from_url(redis.url) as client:
         await client.set("user:user2", b'{"user_id":"user2","name":"Jane","tier":"silver"}')
         await client.execute_command(  # type: ignore[no-untyped-call]
@@ -228,6 +231,14 @@ async def test_a_redis_that_may_only_be_read_is_still_read(postgres: Any, redis:
             assert await made.find("user2") == (UserProfile("user2", "Jane", "silver"), CACHE)
             await cached(made)
         assert made.failing() == []
+        assert caplog.text.count("cannot write to Redis (ReadOnlyError") == 1
+        await client.execute_command(  # type: ignore[no-untyped-call]
+            "REPLICAOF", "NO", "ONE"
+        )
+        await made.find("user1")
+        await cached(made)
+        assert await made.find("user1") == (JOHN, CACHE)
+        assert caplog.text.count("redis can be written to again") == 1
 
 
 async def test_a_full_redis_that_evicts_costs_queries_only(postgres: Any, redis: Any) -> None:
