@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from agents.enrichment.messages import CheckedMessages
 from agents.enrichment.source import ProfileSourceError
 from models.profiles import UNKNOWN, UserProfile
 
@@ -21,8 +22,13 @@ MAX_REFUSED = 10
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]
-    """We only ever SELECT, so there is nothing to reset when a connection goes back to the pool: a round trip less."""
+    """What it receives is looked at first."""
 
+    def __init__(self, protocol: Any, transport: asyncio.Transport, *args: Any) -> None:
+        super().__init__(protocol, transport, *args)
+        transport.set_protocol(CheckedMessages(protocol))
+
+    # We only ever SELECT, so there is nothing to reset when a connection goes back to the pool: a round trip less.
     def get_reset_query(self) -> str:
         return ""
 

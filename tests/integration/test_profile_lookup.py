@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -355,6 +356,46 @@ async def test_a_worker_that_starts_before_postgres_finds_it_later(own_postgres:
         assert (await made.find("user1")).enrichment is DEFAULT
         await asyncio.to_thread(own_postgres.start)
         await recovers(made, "user1", DATABASE)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"D\xe9\xcd~Z" + b"x" * 500,
+        b"D\0\0\0\x14\0\1\x80\0\0\0" + b"x" * 500,
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        bytes(500),
+    ],
+    ids=["negative message", "negative column", "HTTP", "zeros"],
+)
+async def test_garbage_from_postgres_fails_the_look_up_and_not_the_worker(postgres: Any, garbage: bytes) -> None:
+    broken = False
+    pumps: list[asyncio.Task[None]] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(garbage if answers and broken else data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", postgres.port)
+        pumps.append(asyncio.create_task(pump(reader, back_writer, answers=False)))
+        pumps.append(asyncio.create_task(pump(back_reader, writer, answers=True)))
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = postgres.url.replace(str(postgres.port), str(listening.sockets[0].getsockname()[1]))
+    async with lookup(url) as made:
+        assert await made.find("user1") == (JOHN, DATABASE)
+        broken = True
+        for number in range(10):
+            found, seconds = await timed(made, f"user{number}")
+            assert found.enrichment is DEFAULT
+            assert seconds < 1
+        broken = False
+        await recovers(made, "user1", DATABASE)
+    listening.close()
+    await asyncio.gather(*pumps)
 
 
 async def test_a_slow_postgres_costs_the_timeout_at_most_and_leaks_no_connection(postgres: Any) -> None:
