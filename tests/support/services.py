@@ -31,6 +31,15 @@ class NoService(Exception):
     """This machine has no such server; the text says how to get one."""
 
 
+class PortTaken(NoService):
+    """Something listens where a server should: taken for the server, it would be filled with example profiles."""
+
+    def __init__(self, what: str, port: int) -> None:
+        super().__init__(f"{what} cannot listen on port {port}: something else does")
+        self.service = "redis" if what == RedisServer.what else "postgres"
+        self.port = port
+
+
 def _wheel(package: str) -> Path | None:
     spec = importlib.util.find_spec(package)
     return Path(spec.origin).parent if spec is not None and spec.origin else None
@@ -130,9 +139,15 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.kill()
 
+    def _must_have_port(self) -> None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                raise PortTaken(self.what, self.port)
+
     def _run(self, command: list[str], *, ready: Callable[[], bool], user: int | None = None) -> None:
         log = self.folder / "server.log"
         with open(log, "ab") as out:
+            before = out.tell()
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=out, user=user, group=user, extra_groups=[] if user else None, cwd="/"
             )
@@ -140,7 +155,8 @@ class Server:
         while not ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise NoService(f"{self.what} does not start: {log.read_text(errors='replace')[-1000:]}")
+                said = log.read_bytes()[before:].decode(errors="replace")
+                raise NoService(f"{self.what} does not start: {said[-1000:]}")
             time.sleep(0.02)
 
     def __enter__(self) -> Server:
@@ -163,6 +179,7 @@ class RedisServer(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
+        self._must_have_port()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._run(
             [str(_redis_server()), *("--port", str(self.port)), *("--bind", "127.0.0.1"), *("--save", "")],
@@ -192,6 +209,7 @@ class PostgresServer(Server):
         return f"postgresql://famulus@127.0.0.1:{self.port}/famulus"
 
     def start(self) -> None:
+        self._must_have_port()
         self.folder.mkdir(parents=True, exist_ok=True)
         data, user = self.folder / "data", NOBODY if os.geteuid() == 0 else None
         binaries = _postgres_bin()
@@ -308,6 +326,13 @@ def main() -> int:
             print(f"  export FAMULUS_POSTGRES_URL={postgres.url} FAMULUS_REDIS_URL={redis.url}")
             print("Ctrl-C stops them; the profiles are kept.", flush=True)
             signal.pause()
+    except PortTaken as error:
+        print(
+            f"make services: {error}; stop it, or choose another port: "
+            f"{sys.executable} -m tests.support.services --{error.service}-port {error.port + 1}",
+            file=sys.stderr,
+        )
+        return 1
     except NoService as error:
         print(f"make services: {error}", file=sys.stderr)
         return 1
