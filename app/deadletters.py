@@ -7,7 +7,7 @@ offset to replay in decimal.  A replay appends first and remembers then, so a cr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -136,7 +136,7 @@ class DeadLetters:
         self, topic: str, partition: int | None = None, offset: int | None = None
     ) -> AsyncIterator[DeadLetter]:
         """The letters of a topic, in order per partition, from the oldest there is up to now."""
-        async for part in self._read(topic, partition, offset, {}):
+        async for part in self._read(topic, partition, offset):
             for letter in part:
                 yield letter
 
@@ -145,30 +145,39 @@ class DeadLetters:
     ) -> Replayed:
         """Append the letters to their origin topics, with ``attempt`` counted up; those of timers stay where they are.
 
-        Without ``everything`` and ``offset``: those that were not replayed before, and remember so.
+        Without ``everything`` and ``offset``: those that were not replayed before, and remember so.  A record that several jobs refused has
+        as many letters and is appended once: it comes to all of them.
         """
         remember = offset is None and not everything
         replayed = await self._replayed() if remember else {}
         topics = await self._client.topics()
         done, skipped = Counter[str](), 0
-        async for part in self._read(topic, partition, offset, replayed):
+        seen: set[int] = set()
+        # From the first letter on, also below what was replayed: another job's letter of the same record may follow later.
+        async for part in self._read(topic, partition, offset):
             back: dict[str, list[NewRecord]] = {}
+            before = replayed.get(part[0].tp, 0)
             for letter in part:
-                if letter.reason.topic in topics and not letter.reason.timer:
-                    back.setdefault(letter.reason.topic, []).append(_again(letter))
-                else:
+                reason = letter.reason
+                # With its bytes, so that a topic that was made anew, whose offsets come again, has other records.
+                which = hash((reason.topic, reason.partition, reason.offset, letter.record.key, letter.record.value))
+                first = reason.offset < 0 or which not in seen
+                seen.add(which)
+                if letter.record.offset < before:
+                    continue
+                if reason.topic not in topics or reason.timer:
                     skipped += 1
+                elif first:
+                    back.setdefault(reason.topic, []).append(_again(letter))
             for origin, records in back.items():
                 await self._client.append(origin, records)
                 done[origin] += len(records)
-            if remember:
+            if remember and part[-1].record.offset >= before:
                 await self._remember(part[-1].tp, part[-1].record.offset + 1)
         return Replayed(dict(done), skipped)
 
-    async def _read(
-        self, topic: str, partition: int | None, offset: int | None, start: Mapping[TopicPartition, int]
-    ) -> AsyncIterator[Sequence[DeadLetter]]:
-        """Letters of one partition at a time, at most ``BATCH``, from ``start`` or from the first."""
+    async def _read(self, topic: str, partition: int | None, offset: int | None) -> AsyncIterator[Sequence[DeadLetter]]:
+        """Letters of one partition at a time, at most ``BATCH``, from the first."""
         partitions = await partitions_of(self._client, topic)
         tps = [tp for tp in all_partitions(topic, partitions) if partition in (None, tp.partition)]
         if partition is not None and partitions and not tps:
@@ -177,7 +186,7 @@ class DeadLetters:
             return
         async with reading(self._client) as reader:
             found = await bounds(reader, tps)
-            first = {tp: max(begin, start.get(tp, 0)) for tp, (begin, _) in found.items()}
+            first = {tp: begin for tp, (begin, _) in found.items()}
             end = {tp: stop for tp, (_, stop) in found.items()}
             if offset is not None:
                 first = {tp: max(begin, offset) for tp, begin in first.items()}
