@@ -64,6 +64,8 @@ class Command(click.Command):
             raise Failure(str(error)) from None
         except click.UsageError as error:
             raise usage_error(error) from None
+        except click.FileError as error:
+            raise Failure(f"{error.ui_filename}: {error.message}") from None
         except KeyboardInterrupt:
             raise Failure("interrupted") from None
         except BrokenPipeError:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import IO
 
 import click
+from click.utils import LazyFile
 
 from app.activity import Happening
 from app.cli.console import Command, Failure, broker, json_option, print_json, run, settings_of_environment, to_json
@@ -69,6 +70,8 @@ def simulate(rate: float | None, count: int | None, seed: int | None, labels: IO
             labels.write("".join(to_json(item.label) + "\n" for item in odd))
             labels.flush()
 
+    if isinstance(labels, LazyFile):
+        labels.open()  # before there are records without labels
     stopped = False
     try:
         run(_simulate(settings, rate, count, seed, made))

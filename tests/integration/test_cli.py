@@ -365,6 +365,12 @@ def test_simulated_transactions_and_their_labels_fit_together(cli: Cli) -> None:
     assert len(high) == ended.json["planted"]["high_amount"] == 4
 
 
+def test_labels_that_cannot_be_written_are_one_line_and_nothing_is_produced(cli: Cli) -> None:
+    ended = cli("simulate", "--count", "1000", "--labels", "nowhere/labels.jsonl")
+    assert (ended.code, ended.err) == (1, "famulus: nowhere/labels.jsonl: No such file or directory\n")
+    assert cli("topics", "--json").json == []
+
+
 def test_live_traffic_ends_at_its_count_with_times_of_now(cli: Cli) -> None:
     ended = cli("simulate", "--count", "100", "--rate", "500")
     assert ended.code == 0
