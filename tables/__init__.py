@@ -4,6 +4,7 @@ from tables.aggregate import AggregateFunction, AggregatingState, ReducingState
 from tables.broadcast import BroadcastState
 from tables.list import ListState
 from tables.map import MapState
+from tables.ring import RingState
 from tables.series import PlainSeries as Series
 from tables.timeseries import TimeSeriesState
 from tables.ttl import Ttl
@@ -16,6 +17,7 @@ __all__ = [
     "ListState",
     "MapState",
     "ReducingState",
+    "RingState",
     "Series",
     "TimeSeriesState",
     "Ttl",

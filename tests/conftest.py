@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import hypothesis  # noqa: F401  (its plugin does at the end of a run, and parsing what pytest rewrites fails then; see tests.support.parsing)
+import hypothesis.strategies
 import pytest
 
 from tests.support.kafka import NoKafka, temporary_broker
 from tests.support.kafka_topics import delete_all_topics
+
+# What is imported later, by this or by its plugin at the end of a run, pytest rewrites and parses then, and that can fail (see
+# tests.support.parsing).
+hypothesis.strategies.randoms()
 
 
 @pytest.fixture(scope="session")

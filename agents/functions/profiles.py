@@ -7,13 +7,12 @@ from datetime import timedelta
 
 import msgspec
 
-from agents.functions.recent import RecentEvents
 from agents.operator import Context, KeyedProcessFunction
 from models.alerts import Alert, alert_id
 from models.events import EventType, UserEvent
 from models.rules import RiskLevel
 from models.time import Millis, millis
-from tables import ValueState
+from tables import RingState, ValueState
 
 RECENT_EVENTS = 10
 
@@ -126,7 +125,7 @@ class UserProfiles(KeyedProcessFunction[UserEvent, Alert]):
     """Keeps profile, last ten events and number of events per user; emits an alert per suspicious pattern that an event completes."""
 
     profile = ValueState(UserActivity)
-    recent = RecentEvents(keep_last=RECENT_EVENTS)
+    recent = RingState(UserEvent, keep_last=RECENT_EVENTS, column="event_type")
     user_counts = ValueState(int, name="user-counts")
 
     def process_element(self, event: UserEvent, ctx: Context) -> list[Alert] | None:
@@ -136,13 +135,13 @@ class UserProfiles(KeyedProcessFunction[UserEvent, Alert]):
         profile.update_from(event)
         self.profile.update(profile)
         self.user_counts.update((self.user_counts.value() or 0) + 1)
-        recent = self.recent.add(event)
+        self.recent.add(event)
         patterns = _BY_TRIGGER.get(event.event_type)
         if patterns is None:
             return None
         alerts = []
         for pattern in patterns:
-            parts = recent.events(pattern.made_of) if pattern.made_of in recent.types else ()
+            parts = self.recent.where(pattern.made_of)
             events = pattern.completes(event, parts) if parts else ()
             if events:
                 alerts.append(_alert(pattern, event, events, ctx))

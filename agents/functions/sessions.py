@@ -17,13 +17,12 @@ from datetime import timedelta
 
 import msgspec
 
-from agents.functions.recent import RecentEvents
 from agents.operator import Context, KeyedProcessFunction, OutputTag
 from models.events import EventType, UserEvent
 from models.sessions import SessionEvent, SessionEventType, SessionInsight, SessionMetrics, SessionSummary
 from models.texts import shared
 from models.time import Millis, millis
-from tables import MapState, ValueState
+from tables import MapState, RingState, ValueState
 
 GAP = timedelta(minutes=30)
 #: For how long after its last change, by the clock, a session's metrics can be asked for.
@@ -128,7 +127,7 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
     """Insight per event; steps and summaries of sessions to the side."""
 
     metrics = FreshMetrics()
-    recent = RecentEvents(keep_last=RECENT_EVENTS)
+    recent = RingState(UserEvent, keep_last=RECENT_EVENTS, column="event_type")
     pages = MapState(str, int)
     ids = MapState(str, int)
     start = ValueState(int)
@@ -168,7 +167,7 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
             metrics.id_events += 1
         metrics.changed_ms = ctx.processing_time_ms
         self.metrics.update(metrics)
-        types = self.recent.add(event).types.copy()
+        types = self.recent.add(event).copy()
         ctx.output(
             SESSION_EVENTS, SessionEvent(SessionEventType.EVENT_PROCESSED, event.user_id, metrics.first_ms, timestamp)
         )
@@ -250,7 +249,7 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
         ids = dict(self.ids.entries())
         if metrics.session_id is not None:
             ids[metrics.session_id] = metrics.id_events
-        return OpenSession(metrics.shown(), dict(self.pages.entries()), ids, self.recent.events())
+        return OpenSession(metrics.shown(), dict(self.pages.entries()), ids, self.recent.get())
 
     def _make_current(self, session: OpenSession, *, several: bool, now_ms: Millis) -> None:
         one = session.metrics
@@ -258,7 +257,7 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
             CurrentMetrics(one.event_count, one.first_ms, one.last_ms, one.purchases, now_ms, several=several)
         )
         self.start.update(one.first_ms)
-        self.recent.replace(session.recent)
+        self.recent.update(session.recent)
         for page, count in session.pages.items():
             self.pages.put(page, count)
         for session_id, count in session.ids.items():

@@ -85,6 +85,7 @@ class TimerQueue:
         else:
             if type(timestamp_ms) is not int or not -FAR < timestamp_ms < FAR:
                 _refuse(timestamp_ms)
+            hash(key)  # raises where no key is current
             fresh[timestamp_ms] = key
             heappush(self._heap, timestamp_ms)
             if timestamp_ms < self.due:

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from agents.functions.recent import RecentEvents
 from models.events import UserEvent
 from tables import (
     AggregateFunction,
@@ -20,6 +19,7 @@ from tables import (
     ListState,
     MapState,
     ReducingState,
+    RingState,
     TimeSeriesState,
     ValueState,
     series,
@@ -195,24 +195,26 @@ class PlainTimeSeries(TimeSeriesState[Any]):
 
 
 def user_event(number: int) -> UserEvent:
-    return UserEvent(event_id=f"e{number}", user_id="u", event_type="CLICK", timestamp=START)
+    kind = ("CLICK", "LOGIN", "PURCHASE")[number % 3]
+    return UserEvent(event_id=f"e{number}", user_id="u", event_type=kind, timestamp=START)
 
 
-def recent_step(rng: random.Random, state: Any, model: Model, key: str, now: int) -> None:
+def ring_step(rng: random.Random, state: Any, model: Model, key: str, now: int) -> None:
     dice = rng.random()
     new = [user_event(rng.randrange(1000)) for _ in range(rng.choice((1, 1, 1, 3, 30)))]
     if dice < 0.08:
         state.clear()
         model.pop(key, None)
     elif dice < 0.16:
-        state.replace(new)
+        state.update(new)
         model[key] = new[-10:]
     else:
         for event in new:
-            kept = state.add(event)
+            column = state.add(event)
         model[key] = [*model.get(key, []), *new][-10:]
-        assert kept.events() == model[key]
-    assert state.events() == model.get(key, [])
+        assert column == [event.event_type for event in model[key]]
+    assert state.get() == model.get(key, [])
+    assert state.where("CLICK") == [event for event in model.get(key, []) if event.event_type == "CLICK"]
 
 
 KINDS: dict[str, tuple[Callable[[], Any], Step]] = {
@@ -234,7 +236,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Step]] = {
         series_step,
     ),
     "map": (lambda: MapState(str, int), map_step),
-    "recent-events": (lambda: RecentEvents(keep_last=10), recent_step),
+    "ring": (lambda: RingState(UserEvent, keep_last=10, column="event_type"), ring_step),
 }
 
 
@@ -360,7 +362,7 @@ def _fill(bed: Bed, kind: str, number: int) -> None:
         state.put(str(number), number)
     elif kind == "value":
         state.update(number)
-    elif kind == "recent-events":
+    elif kind == "ring":
         state.add(user_event(number))
     elif kind in ("series", "series-plain", "list-keep-for"):
         state.add(Point(START + number, number))
