@@ -17,9 +17,9 @@ import msgspec
 
 from agents.operator.async_function import AsyncFunction
 from agents.operator.checks import check_async
-from agents.operator.driver import BAD_VALUE, Emitted, encode_json
+from agents.operator.driver import BAD_VALUE, Emitted
 from agents.operator.inputs import Input
-from agents.operator.process import Context
+from agents.operator.process import Context, encode_json
 from agents.operator.spec import Source, bad_record, refuse_drift, refuse_key
 from agents.operator.user_functions import values_of
 from models.errors import StateError
@@ -129,7 +129,7 @@ class AsyncTask:
         self.source = source
         self.store = store
         self.function = calls.function
-        self.context = Context(source.topic, partition, uid or type(calls.function).__name__)
+        self.context = Context(source.topic, partition, uid or type(calls.function).__name__, encode)
         self.metrics = self.context.metrics
         self.states: dict[str, KeyedState] = {}
         self.outputs: list[Emitted] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
+from functools import lru_cache
 from typing import Any, Generic, TypeVar, overload
 
 from tables.changelog import Row, part_suffix
@@ -11,6 +12,9 @@ from tables.ttl import Ttl
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+#: Row ends that a map of texts remembers: few of them make up most of what changes.
+MOST_ENDS = 10_000
 
 
 class MapState(KeyedState, Generic[K, V]):
@@ -41,6 +45,11 @@ class MapState(KeyedState, Generic[K, V]):
         #: an empty map stands here from its last removal to the next freeze: what the store has of it is history
         self._rows: dict[str, dict[K, Any]] = {}
         self._dirty: dict[str, dict[K, None]] = {}
+        # Of texts equal ones have equal ends; 1 and 1.0 do not.
+        self._end_of = lru_cache(MOST_ENDS)(self._end) if self.key_type is str else self._end
+
+    def _end(self, key: K) -> bytes:
+        return part_suffix(self._pack_key(key))
 
     def _entries(self) -> dict[K, Any] | None:
         key = self._context.key
@@ -163,14 +172,13 @@ class MapState(KeyedState, Generic[K, V]):
     def freeze(self, put: list[Row]) -> None:
         owner = ""
         rows, prefix, encoded = self._rows, self._prefix, self._logged
-        append, pack = put.append, self._pack_key
+        append, end_of = put.append, self._end_of
         try:
             for owner, changed in self._dirty.items():
                 entries = rows.get(owner) or {}
                 start = prefix + owner.encode()
                 for key in changed:
-                    row = start + part_suffix(pack(key))
-                    append((row, encoded(entries[key]) if key in entries else None))
+                    append((start + end_of(key), encoded(entries[key]) if key in entries else None))
                 if not entries:
                     rows.pop(owner, None)
         except (TypeError, ValueError, OverflowError) as exc:
@@ -198,7 +206,7 @@ class MapState(KeyedState, Generic[K, V]):
         for owner in keys:
             start = self._prefix + owner.encode()
             for key, value in self._rows.get(owner, {}).items():
-                rows.append((start + part_suffix(self._pack_key(key)), self._encoded(value)))
+                rows.append((start + self._end_of(key), self._encoded(value)))
         return rows
 
     def stored_rows(self) -> Iterator[Row]:

@@ -185,17 +185,17 @@ class SessionAnalytics(KeyedProcessFunction[UserEvent, SessionInsight]):
 
     def on_timer(self, timestamp_ms: Millis, ctx: Context) -> None:
         """There is one timer per session, set when it began; what has happened since sets it anew."""
-        earlier = self.earlier.value()
-        if earlier:
-            still = [session for session in earlier if not self._over(session, timestamp_ms, ctx)]
-            if len(still) < len(earlier):
-                self._keep_earlier(still)
         metrics = self.metrics.value()
         if metrics is None:
             return
-        if metrics.several and not self.earlier.value():
-            metrics.several = False
-            self.metrics.update(metrics)
+        if metrics.several:
+            earlier = self.earlier.value() or ()
+            still = [session for session in earlier if not self._over(session, timestamp_ms, ctx)]
+            if len(still) < len(earlier):
+                self._keep_earlier(still)
+            if not still:
+                metrics.several = False
+                self.metrics.update(metrics)
         if metrics.last_ms + _GAP_MS > timestamp_ms:
             ctx.timers.register_event_time(metrics.last_ms + _GAP_MS)
         else:
@@ -306,13 +306,9 @@ def _step(
 
 
 def _insight(user_id: str, metrics: SessionMetrics | CurrentMetrics, types: list[str]) -> SessionInsight:
+    count = metrics.event_count
     return SessionInsight(
-        user_id=user_id,
-        event_count=metrics.event_count,
-        session_duration_ms=metrics.last_ms - metrics.first_ms,
-        is_engaged=metrics.event_count > ENGAGED_EVENTS,
-        is_converting=EventType.PURCHASE in types,
-        recent_event_types=types,
+        user_id, count, metrics.last_ms - metrics.first_ms, count > ENGAGED_EVENTS, EventType.PURCHASE in types, types
     )
 
 

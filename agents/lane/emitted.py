@@ -47,14 +47,13 @@ class Emitted:
 
     def _take_sides(self, task: OperatorTask | AsyncTask) -> None:
         # By topic first: a job may have one for each record.
-        encode = task._encode
         of_topic: dict[str, list[Output]] = {}
         of_tag: dict[str, list[Output]] = {}
         for tag, key, value in task.sides:
             outputs = of_tag.get(tag)
             if outputs is None:
                 outputs = of_tag[tag] = of_topic.setdefault(self._lane.side_topic(tag), [])
-            outputs.append((key.encode(), encode(value), None))
+            outputs.append((key.encode(), value, None))
         task.sides.clear()
         for topic, outputs in of_topic.items():
             self._add(topic, outputs)

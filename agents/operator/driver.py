@@ -19,8 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from agents.operator.checks import check_function, check_unused
 from agents.operator.inputs import Input, lift
 from agents.operator.process import (
@@ -29,6 +27,7 @@ from agents.operator.process import (
     KeyedBroadcastProcessFunction,
     KeyedCoProcessFunction,
     KeyedProcessFunction,
+    encode_json,
 )
 from agents.operator.spec import Decode, Source, bad_record, refuse_drift, refuse_key
 from agents.operator.timers import FAR, TimeDomain, TimerQueue, Timers
@@ -42,8 +41,6 @@ from tables.store import StateStore
 
 #: key, value
 Emitted = tuple[bytes, bytes]
-
-encode_json = msgspec.json.Encoder().encode
 
 # What reading a bad value raises: msgspec's errors and UnicodeDecodeError are ValueErrors, a null value is a TypeError, and where events are
 # dicts a field that is missing is a KeyError.
@@ -161,7 +158,7 @@ class OperatorTask:
         self.function = function
         self.source = source
         self.store = store
-        self.context = context = Context(source.topic, partition, uid or type(function).__name__)
+        self.context = context = Context(source.topic, partition, uid or type(function).__name__, encode)
         context.event_type = getattr(getattr(source.decode, "__self__", None), "type", None)
         self.metrics = context.metrics
         self.outputs: list[Emitted] = []
@@ -233,7 +230,7 @@ class OperatorTask:
 
     @property
     def sides(self) -> list[tuple[str, str, Any]]:
-        """Side outputs emitted and not yet collected: (tag, key, value)."""
+        """Side outputs emitted and not yet collected: (tag, key, encoded value)."""
         return self.context._sides
 
     # -- work

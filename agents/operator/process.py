@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -19,6 +19,8 @@ I = TypeVar("I")  # noqa: E741  (inputs, output, broadcast element: the letters 
 I2 = TypeVar("I2")
 O = TypeVar("O")  # noqa: E741
 B = TypeVar("B")
+
+encode_json = msgspec.json.Encoder().encode
 
 
 class OutputTag(Generic[O]):
@@ -57,6 +59,7 @@ class Context(KeyContext):
     """
 
     __slots__ = (
+        "_encode",
         "_late",
         "_record",
         "_sides",
@@ -69,7 +72,13 @@ class Context(KeyContext):
         "timers",
     )
 
-    def __init__(self, topic: str = "", partition: int = 0, operator: str = "") -> None:
+    def __init__(
+        self,
+        topic: str = "",
+        partition: int = 0,
+        operator: str = "",
+        encode: Callable[[Any], Any] = encode_json,
+    ) -> None:
         super().__init__()
         self.metrics = OperatorMetrics(self)
         self.operator = operator
@@ -80,6 +89,8 @@ class Context(KeyContext):
         self.event_type: Any = None
         self._topic = topic
         self._record: Record | None = None
+        # Emitted values are encoded while they lie in the processor's cache, and one that cannot be costs its record only.
+        self._encode = encode
         self._sides: list[tuple[str, str, Any]] = []
         self._late = self.metrics.counter(LATE)
 
@@ -96,7 +107,7 @@ class Context(KeyContext):
 
     def output(self, tag: OutputTag[Any] | str, value: Any) -> None:
         """Emit to a side output, under the current key."""
-        self._sides.append((tag.name if isinstance(tag, OutputTag) else tag, self.key, value))
+        self._sides.append((tag.name if isinstance(tag, OutputTag) else tag, self.key, self._encode(value)))
 
     def late(self, event: Any) -> None:
         """Give up on the record in hand because its time is closed: count it and send it to ``late-events``."""
@@ -105,7 +116,8 @@ class Context(KeyContext):
         raw = None if record is None else record.value
         if isinstance(raw, bytes):  # as it came, with the fields that the event's type does not know
             event = raw.decode(errors="replace") if event is record else msgspec.Raw(raw)
-        self._sides.append((LATE, self.key, LateRecord(self.operator, event, self.timestamp_ms, self.watermark_ms)))
+        late = LateRecord(self.operator, event, self.timestamp_ms, self.watermark_ms)
+        self._sides.append((LATE, self.key, self._encode(late)))
 
 
 class _KeylessTimers(NoTimers):

@@ -135,8 +135,7 @@ def without_log(work: Work) -> tuple[float, Counter[str]]:
             started = time.process_time()
             for number, records in enumerate(inputs):
                 task.run(records[start : start + BATCH], START_MS * 2, number)
-            for tag, _, value in task.sides:
-                task._encode(value)
+            for tag, _, _ in task.sides:
                 outputs[side_topics[tag]] += 1
             outputs[spec.output] += len(task.outputs)
             task.outputs.clear()
