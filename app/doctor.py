@@ -23,6 +23,7 @@ from app.topology import operators
 from app.transport import client as transport
 from app.transport.client import BrokerClient, NewRecord
 from app.transport.embedded.location import SCHEME, locate
+from app.transport.kafka import internals
 from models.errors import FamulusError, LogError
 from models.topics import CATALOGUE
 from tables import series
@@ -82,7 +83,7 @@ async def examine(settings: Settings) -> AsyncIterator[Check]:
 
 
 def _compiled() -> Check:
-    if series.COMPILED:
+    if series.COMPILED and internals.batches is not None:
         return ok("compiled code", "in use")
     return warn(
         "compiled code",

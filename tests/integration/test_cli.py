@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from app.cli.main import COMMANDS, main
+from app.transport.kafka import internals
 from tables import series
 
 HIGH = {
@@ -465,7 +466,8 @@ def test_a_fresh_installation_is_healthy_but_for_its_missing_rules(
 def test_the_doctor_tells_whether_the_compiled_code_is_there(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, compiled: bool, verdict: str
 ) -> None:
-    monkeypatch.setattr(series, "COMPILED", compiled)
+    monkeypatch.setattr(internals, "batches", object() if compiled else None)
+    monkeypatch.setattr(series, "COMPILED", True)
     ended = cli("doctor", "--json")
     assert (ended.code, checks(ended)["compiled code"]["verdict"]) == (0, verdict)
 

@@ -10,14 +10,23 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import aiokafka
+from aiokafka.consumer import fetcher as fetching
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import CorruptRecordException
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import AddPartitionsToTxnHandler, Sender
 from aiokafka.producer.transaction_manager import TransactionManager
+from aiokafka.record.memory_records import MemoryRecords
 
 from tables.log import Record
+
+#: The compiled making and reading of record batches, ``None`` where there was no compiler.
+batches: Any
+try:
+    import app.transport.kafka._batches as batches
+except ImportError:
+    batches = None
 
 VERSION = "0.14.0"
 
@@ -70,11 +79,25 @@ def _unsupported() -> str | None:
         for name in names:
             if name not in owner.__init__.__code__.co_names:  # type: ignore[misc]
                 return f"aiokafka has no {owner.__name__}.{name}"
+    if getattr(fetching, "MemoryRecords", None) is not MemoryRecords:
+        return "aiokafka's fetcher makes other records"
     return None
 
 
 #: Why the inside of aiokafka is left alone, ``None`` if it is what we know.
 UNSUPPORTED = _unsupported()
+
+
+class FetchedBytes(MemoryRecords):  # type: ignore[misc]
+    """What was fetched of a partition: aiokafka's reader of it, and the bytes themselves."""
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__(raw)
+        self.raw = raw
+
+
+if UNSUPPORTED is None and batches is not None:
+    fetching.MemoryRecords = FetchedBytes
 
 
 class Taken(NamedTuple):
@@ -117,9 +140,13 @@ def _unpack(result: FetchResult) -> Taken | None:
     source = result._partition_records
     records = source._records
     size = records.size_in_bytes()
+    raw = records.raw if isinstance(records, FetchedBytes) else None
+    end = 0
     taken: list[Record] = []
     while records.has_next():
         batch = records.next_batch()
+        if raw is not None:
+            begin, end = end, batches.batch_end(raw, end)
         if source._check_crcs and not batch.validate_crc():
             raise CorruptRecordException(f"{tp.topic}[{tp.partition}]: a fetched batch has a wrong checksum")
         if source._isolation_level == READ_COMMITTED and batch.producer_id is not None:
@@ -129,7 +156,9 @@ def _unpack(result: FetchResult) -> Taken | None:
             if batch.is_transactional and batch.producer_id in source._aborted_producers:
                 source.next_fetch_offset = batch.next_offset
                 continue
-        if not batch.is_control_batch:
+        if not batch.is_control_batch and (
+            raw is None or not batches.unpack(raw, begin, end, source.next_fetch_offset, taken)
+        ):
             part = list(batch)
             if part and part[0].offset < source.next_fetch_offset:
                 part = [record for record in part if record.offset >= source.next_fetch_offset]

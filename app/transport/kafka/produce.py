@@ -22,11 +22,6 @@ from models.time import Millis
 from tables.changelog import Row
 from tables.log import TopicPartition
 
-try:
-    import app.transport.kafka._packing as _packing
-except ImportError:  # there was no compiler
-    _packing = None  # type: ignore[assignment]
-
 log = logging.getLogger(__name__)
 
 #: Size of a record batch: below 1,048,588 bytes, which brokers take by default.  A larger single record makes a batch of its own.
@@ -97,10 +92,9 @@ def pack(
 
     Only with aiokafka's inside as we know it can there be such batches, and anything be quicker than its public builder.
     """
-    known = internals.UNSUPPORTED is None
-    if known and _packing is not None:
+    if internals.UNSUPPORTED is None and internals.batches is not None:
         transactional = not alone and to._txn_manager.transactional_id is not None
-        return list(_packing.pack(records, time_ms, transactional, BATCH_BYTES))
+        return list(internals.batches.pack(records, time_ms, transactional, BATCH_BYTES))
     entries = ((key, value, headers[0] if headers else None, time_ms) for key, value, *headers in records)
     return fill(to, entries, _builder_alone if alone else None)
 

@@ -1,4 +1,4 @@
-"""Batches that are packed in one go are, byte by byte, those of aiokafka's own builder."""
+"""Batches that are made and read in one go: byte by byte those of aiokafka's own builder, and what its own reader makes of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import pytest
+from aiokafka.errors import CorruptRecordException
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from app.transport.kafka import produce
 
 try:
-    from app.transport.kafka import _packing
+    from app.transport.kafka import _batches
 except ImportError:
-    _packing = None  # type: ignore[assignment]
+    _batches = None  # type: ignore[assignment]
 
 TIME = 1_700_000_000_000
 MOST = 2_000
@@ -24,10 +25,10 @@ MOST = 2_000
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled() -> None:
-    if _packing is None:
+    if _batches is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("app/transport/kafka/_packing.pyx is not compiled: install where there is a C compiler")
-        pytest.skip("app/transport/kafka/_packing.pyx is not compiled here")
+            pytest.fail("app/transport/kafka/_batches.pyx is not compiled: install where there is a C compiler")
+        pytest.skip("app/transport/kafka/_batches.pyx is not compiled here")
 
 
 class Producer:
@@ -56,7 +57,7 @@ headers = st.none() | st.lists(st.tuples(st.text(max_size=70), st.binary(max_siz
 )
 def test_they_are_those_of_the_builder(records: list[Any], transactional: bool) -> None:
     entries = [(key, value, rest[0] if rest else None, TIME) for key, value, *rest in records]
-    ours = built(_packing.pack(records, TIME, transactional, MOST))
+    ours = built(_batches.pack(records, TIME, transactional, MOST))
     held = [record for _, data in ours for record in _read(data)]
     assert held == [(key, value, [tuple(one) for one in given or []]) for key, value, given, _ in entries]
     theirs = built(produce.fill(Producer(transactional), entries))
@@ -81,7 +82,7 @@ def _read(data: bytes) -> list[Any]:
 
 
 def test_a_batch_that_is_sent_again_is_the_same() -> None:
-    (batch,) = _packing.pack([(b"key", b"value")], TIME, True, MOST)
+    (batch,) = _batches.pack([(b"key", b"value")], TIME, True, MOST)
     batch._set_producer_state(1, 2, 3)
     assert bytes(batch._build()) == bytes(batch._build())
     assert batch.closed()
@@ -90,8 +91,58 @@ def test_a_batch_that_is_sent_again_is_the_same() -> None:
 
 def test_what_is_no_bytes_is_refused_and_nothing_of_it_written() -> None:
     with pytest.raises(TypeError, match="bytes, not str"):
-        _packing.pack([(b"key", "text")], TIME, True, MOST)
+        _batches.pack([(b"key", "text")], TIME, True, MOST)
 
 
 def test_nothing_makes_no_batch() -> None:
-    assert _packing.pack([], TIME, True, MOST) == []
+    assert _batches.pack([], TIME, True, MOST) == []
+
+
+entries = st.lists(
+    st.tuples(content, content, headers, st.integers(-(1 << 40), 1 << 42)),
+    min_size=1,
+    max_size=60,
+)
+
+
+@given(entries, st.integers(0, 1 << 40), st.integers(0, 70))
+def test_a_batch_is_read_as_by_aiokafka(given: list[Any], base: int, skipped: int) -> None:
+    builder = BatchBuilder(1 << 20, 0, is_transactional=True)
+    for key, value, named, at in given:
+        assert builder.append(timestamp=at, key=key, value=value, headers=named or []) is not None
+    raw = base.to_bytes(8, "big") + bytes(builder._build())[8:]
+    found: list[Any] = []
+    assert _batches.batch_end(b"before" + raw, 6) == 6 + len(raw)
+    assert _batches.unpack(b"before" + raw, 6, 6 + len(raw), base + skipped, found)
+    expected = list(MemoryRecords(raw).next_batch())
+    assert [_shown(record) for record in found] == [
+        _shown(record) for record in expected if record.offset >= base + skipped
+    ]
+
+
+def _shown(record: Any) -> Any:
+    return record.offset, record.timestamp, record.key, record.value, [tuple(one) for one in record.headers or ()]
+
+
+def test_a_compressed_batch_is_aiokafkas() -> None:
+    builder = BatchBuilder(1 << 20, 1, is_transactional=False)
+    builder.append(timestamp=TIME, key=b"k", value=bytes(1_000))
+    raw = bytes(builder._build())
+    found: list[Any] = []
+    assert not _batches.unpack(raw, 0, len(raw), 0, found)
+    assert found == []
+
+
+@given(st.data())
+def test_bytes_that_are_no_batch_are_refused_and_nothing_outside_of_them_is_read(data: st.DataObject) -> None:
+    (batch,) = _batches.pack([(b"key", b"value", [("name", b"content")]), (b"k", None)] * 3, TIME, True, MOST)
+    raw = bytearray(batch._build())
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(17, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(raw)))
+    found: list[Any] = []
+    try:
+        _batches.unpack(bytes(raw), 0, cut, 0, found)
+    except CorruptRecordException:
+        return
+    assert all(len(record.key or b"") <= len(raw) and len(record.value or b"") <= len(raw) for record in found)
