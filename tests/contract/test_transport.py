@@ -94,8 +94,9 @@ def part(topic: str, next_offset: int, **changes: object) -> SealedPart:
 
 
 async def create_lane_topics(client: BrokerClient, topic: str) -> None:
-    await client.create_topic(f"{topic}-in", 2)
-    await client.create_topic(f"{topic}-out", 2)
+    # Their records are years old, and half a minute after its start a broker looks for what it may delete.
+    await client.create_topic(f"{topic}-in", 2, {"retention.ms": "-1"})
+    await client.create_topic(f"{topic}-out", 2, {"retention.ms": "-1"})
     await client.create_topic(f"{topic}-log", 2, {"cleanup.policy": "compact"})
 
 

@@ -56,7 +56,7 @@ class Lane:
 
     async def open(self, client: BrokerClient) -> None:
         for tp in (self.source, self.changelog):
-            await client.create_topic(tp.topic, 1)
+            await client.create_topic(tp.topic, 1, {"retention.ms": "-1"})
         await self.sink.open("op", self.source, self.changelog)
 
     def part(self, next_offset: int) -> SealedPart:

@@ -169,8 +169,6 @@ class KafkaBroker:
             "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in protocols.items()),
             "log.dirs": str(self.folder / "log"),
             # A single broker holds the only replica of everything.
-            # Topics that name none keep everything: records of tests are years old, and half a minute after its start the broker looks.
-            "log.retention.ms": "-1",
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "8",
             "transaction.state.log.replication.factor": "1",

@@ -15,7 +15,7 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, Part
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import CorruptRecordException
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator, MessageBatch
-from aiokafka.producer.sender import AddPartitionsToTxnHandler, Sender
+from aiokafka.producer.sender import AddPartitionsToTxnHandler, Sender, SendProduceReqHandler
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.record.memory_records import MemoryRecords
 
@@ -36,7 +36,8 @@ _METHODS: dict[type, tuple[str, ...]] = {
     FetchResult: ("check_assignment", "has_more", "_update_position"),
     PartitionRecords: ("_consume_aborted_up_to", "_contains_abort_marker"),
     GroupCoordinator: ("_do_heartbeat", "_on_join_complete", "check_errors"),
-    Sender: ("_do_add_partitions_to_txn", "_do_add_offsets_to_txn", "_find_coordinator"),
+    SendProduceReqHandler: ("_can_retry", "do"),
+    Sender: ("_send_produce_req", "_do_add_partitions_to_txn", "_do_add_offsets_to_txn", "_find_coordinator"),
     AddPartitionsToTxnHandler: ("handle_response", "do"),
     MessageAccumulator: ("add_batch",),
     TransactionManager: ("maybe_add_partition_to_txn", "is_in_transaction"),
@@ -60,7 +61,7 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
         "_session_timeout_ms",
         "_group_instance_id",
     ),
-    Sender: ("_txn_manager",),
+    Sender: ("_txn_manager", "_in_flight", "_muted_partitions"),
     aiokafka.AIOKafkaConsumer: ("_fetcher", "_coordinator", "_client", "_closed"),
     aiokafka.AIOKafkaProducer: ("_sender", "_message_accumulator", "_txn_manager", "_request_timeout_ms"),
     MessageAccumulator: ("_batches",),

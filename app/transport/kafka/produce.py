@@ -9,9 +9,9 @@ from typing import Any
 
 import aiokafka
 from aiokafka.client import CoordinationType
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import InvalidTxnState, KafkaTimeoutError
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.producer.sender import AddPartitionsToTxnHandler, Sender
+from aiokafka.producer.sender import AddPartitionsToTxnHandler, Sender, SendProduceReqHandler
 from aiokafka.producer.transaction_manager import TransactionManager
 
 from agents.transport import Output
@@ -66,8 +66,23 @@ class QuickAddPartitions(AddPartitionsToTxnHandler):  # type: ignore[misc]
         return None if backoff is None else min(backoff, ADD_PARTITIONS_BACKOFF_SECONDS)
 
 
+class PatientProduce(SendProduceReqHandler):  # type: ignore[misc]
+    """Sends a batch that is in no transaction again while the end of the transaction before it is not in the partition yet."""
+
+    def _can_retry(self, error: Exception, batch: Any) -> bool:
+        waits = isinstance(error, InvalidTxnState) and not self._sender._txn_manager.is_in_transaction()
+        return (waits and not batch.expired()) or bool(super()._can_retry(error, batch))
+
+
 class QuickSender(Sender):  # type: ignore[misc]
-    """aiokafka's sender of a transactional producer, with the quicker way to begin a transaction."""
+    """aiokafka's sender of a transactional producer, with the quicker way to begin a transaction and with patience after one."""
+
+    async def _send_produce_req(self, node_id: int, batches: Any) -> None:
+        # As aiokafka's, with a handler of ours.
+        await PatientProduce(self, batches).do(node_id)
+        self._in_flight.remove(node_id)
+        for tp in batches:
+            self._muted_partitions.remove(tp)
 
     async def _do_add_partitions_to_txn(self, tps: Any) -> Any:
         node = await self._find_coordinator(CoordinationType.TRANSACTION, self._txn_manager.transactional_id)
