@@ -70,10 +70,11 @@ async def answer_in_time(request: web.Request, handler: Handler) -> web.StreamRe
 def only_known_hosts(bind: str) -> Middleware:
     """On loopback, take only requests that name this machine: a foreign name that resolves here is DNS rebinding."""
     allowed = {"localhost", "127.0.0.1", "::1", bind.lower()}
+    on_loopback = is_loopback(bind)
 
     @web.middleware
     async def check_host(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if is_loopback(bind) and _host_of(request.headers.get(hdrs.HOST, "")) not in allowed:
+        if on_loopback and _host_of(request.headers.get(hdrs.HOST, "")) not in allowed:
             raise Problem(421, "This server answers only to localhost; the request's Host header names something else.")
         return await handler(request)
 
