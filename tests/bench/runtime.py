@@ -274,6 +274,9 @@ def bytes_per_key(keys: int = 1_000_000) -> float:
     class Small(KeyedProcessFunction[Any, Any]):
         value = ValueState(Count)
 
+        def process_element(self, event: Any, ctx: Context) -> None:
+            """Takes nothing: the values are set from outside."""
+
     function = Small()
     source = keyed_source("t", msgspec.json.Decoder(Transaction).decode, "user_id")
     task = OperatorTask(function, source, PartitionStore())
