@@ -277,7 +277,7 @@ class AsyncTask:
         except BAD_VALUE as exc:
             entry.failure = bad_record(exc, record)
             return None
-        if key.encode() != record.key:
+        if not key or key.encode() != record.key:
             entry.failure = refuse_key(source, record, key)
         elif timestamp > self.context.processing_time_ms + self._max_drift_ms:
             entry.failure = refuse_drift(timestamp, self.context.processing_time_ms, self._max_drift_ms)

@@ -12,7 +12,7 @@ from typing import Any
 from agents.operator.async_function import AsyncFunction
 from agents.operator.metrics import OperatorMetrics
 from agents.operator.process import KeyedBroadcastProcessFunction, KeyedCoProcessFunction, KeyedProcessFunction
-from models.errors import StateError
+from models.errors import BadRecord, StateError
 from tables.broadcast import declared_broadcasts
 from tables.state import declared_states
 
@@ -107,3 +107,14 @@ def _is_async(method: Any) -> bool:
 def _yields(method: Any) -> bool:
     """Whether it has to be iterated to do anything."""
     return inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)
+
+
+#: What can be gone through and is one value all the same.
+ONE_VALUE = (str, bytes, dict)
+
+
+def refuse_one_value(function: Any, given: Any) -> None:
+    """Of a function that returned one value, whose characters or keys would be emitted: the record's end, as any exception."""
+    raise BadRecord(
+        f"{type(function).__name__} returns {type(given).__name__} {given!r:.60}: return a list of outputs, [value], or yield each"
+    )

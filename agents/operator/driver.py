@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from agents.operator.checks import check_function, check_unused
+from agents.operator.checks import ONE_VALUE, check_function, check_unused, refuse_one_value
 from agents.operator.inputs import Input, lift
 from agents.operator.process import (
     BroadcastContext,
@@ -305,7 +305,7 @@ class OperatorTask:
                 self.refused.append((record, bad_record(exc, record)))
                 continue
             raw = key.encode()
-            if raw != record.key:
+            if raw != record.key or not raw:
                 self.refused.append((record, refuse_key(source, record, key)))
                 continue
             if timestamp > high:
@@ -322,6 +322,8 @@ class OperatorTask:
             try:
                 out = process(event, context)
                 if out is not None:
+                    if isinstance(out, ONE_VALUE):
+                        refuse_one_value(self.function, out)
                     for value in out:
                         emit((raw, encode(value)))
             except StateError:
@@ -395,6 +397,8 @@ class OperatorTask:
             try:
                 out = process(event, context)
                 if out is not None:
+                    if isinstance(out, ONE_VALUE):
+                        refuse_one_value(self.function, out)
                     for value in out:
                         emit((raw, encode(value)))
             except StateError:
@@ -447,6 +451,8 @@ class OperatorTask:
                 try:
                     out = on_timer(timestamp, context)
                     if out is not None:
+                        if isinstance(out, ONE_VALUE):
+                            refuse_one_value(self.function, out)
                         raw = key.encode()
                         for value in out:
                             emit((raw, encode(value)))

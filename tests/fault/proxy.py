@@ -73,7 +73,9 @@ class Proxy:
             return
         pumps = [asyncio.create_task(self._pump(number, *ends)) for ends in ((reader, back), (there, writer))]
         try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            # The proxy ends by cancelling this; asyncio would report the task that it made for the connection.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for pump in pumps:
                 pump.cancel()

@@ -406,3 +406,49 @@ def test_an_async_function_that_forgets_its_base_has_the_default_options() -> No
     assert h.outputs == [1]
     assert Forgetful().options.ordered
     assert Forgetful().options.timeout == timedelta(seconds=5)
+
+
+class OneValue(KeyedProcessFunction[Event, Any]):
+    """Returns an output where a list of them belongs."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def process_element(self, event: Event, ctx: Context) -> Any:
+        return self.value
+
+    def on_timer(self, timestamp_ms: int, ctx: Context) -> None: ...
+
+
+@pytest.mark.parametrize("value", ["text", b"bytes", {"a": 1}])
+def test_one_output_without_a_list_is_no_list_of_its_parts(value: Any) -> None:
+    with pytest.raises(BadRecord, match=r"OneValue returns .*: return a list of outputs, \[value\], or yield each"):
+        harness(OneValue(value)).process(Event("u", 1))
+
+
+class Untimed(Plain):
+    """Has no timers, so the quicker of the two loops."""
+
+
+class Waits(AsyncFunction[Event, int]):
+    async def invoke(self, event: Event) -> int:
+        return event.timestamp
+
+
+@pytest.mark.parametrize("function", [Untimed, Timed, Waits])
+def test_a_record_without_a_key_is_a_dead_letter_in_every_loop(function: Any) -> None:
+    spec = OperatorSpec(
+        uid="keyless",
+        name="Keyless",
+        job="keyless",
+        function=function,
+        source=keyed_source("events", msgspec.json.Decoder(Event).decode, "user"),
+        output="times",
+    )
+    with JobHarness(spec) as job:
+        job.send("events", "", Event("", 1))
+        job.send("events", "u", Event("u", 2))
+        job.end_input()
+        assert len(job.read("times")) == 1
+        (letter,) = job.records("events.dlq")
+        assert letter.headers["error-message"].decode() == "the record has no key"
