@@ -28,6 +28,8 @@ from tables.ttl import Ttl
 T = TypeVar("T")
 
 SHORT = 16
+#: bytes of a delta row's part
+DELTA_SIZE = 8
 
 
 class Items(list[T]):
@@ -72,6 +74,13 @@ class SequenceState(KeyedState, Generic[T]):
         self._dirty: dict[str, Any] = {}
         #: keys cleared since the last freeze, with the delta rows that they had
         self._dead: dict[str, list[int]] = {}
+
+    def _check_rows(self) -> None:
+        for raw in self._cold.all_keys():
+            for part in self._cold.look(raw)[1] or ():
+                if len(part) != DELTA_SIZE:
+                    raise self._foreign(raw)
+            return  # all rows of a state are of one kind
 
     # What a kind defines
 

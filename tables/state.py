@@ -125,11 +125,14 @@ class KeyedState:
         for raw in self._cold.all_keys():
             whole, parts = self._cold.look(raw)
             if (whole is not None) if self.parted else parts:
-                raise StateError(
-                    f"state {self.name!r} of key {raw.decode()!r} was not written by a {self.kind} state: a state of another kind needs "
-                    "another name, so rename the attribute or give it name="
-                )
+                raise self._foreign(raw)
             return  # all rows of a state are of one kind
+
+    def _foreign(self, raw: bytes) -> StateError:
+        return StateError(
+            f"state {self.name!r} of key {raw.decode()!r} was not written by a {self.kind} state: a state of another kind needs "
+            "another name, so rename the attribute or give it name="
+        )
 
     def _added(self) -> type[KeyedState] | None:
         """A class that adds what the options want: a state without a time to live has no branch for it."""

@@ -105,6 +105,7 @@ def test_a_snapshot_restores_into_a_changed_function_by_state_name() -> None:
         (ListState(int), MapState(str, int)),
         (MapState(str, int), ValueState(int)),
         (MapState(str, int), ReducingState(int, max)),
+        (MapState(str, int), ListState(int)),
     ],
 )
 def test_a_state_of_another_kind_under_the_same_name_is_refused_instead_of_beginning_with_nothing(
