@@ -109,6 +109,24 @@ class Fraud(KeyedProcessFunction[Transaction, Alert]):
         return [Alert(event.user_id, rule, timestamp, event.transaction_id) for rule in rules]
 
 
+class FraudWithTimer(Fraud):
+    """The same with a time to live on the history, and one timer per user, set once and set again when it fires."""
+
+    history = TimeSeriesState(
+        HistoryEntry, time=attrgetter("timestamp"), keep_for=TEN_MINUTES, keep_last=10_000, ttl=Ttl(timedelta(hours=2))
+    )
+    wake = ValueState(int)
+
+    def process_element(self, event: Transaction, ctx: Context) -> list[Alert] | None:
+        if self.wake.value() is None:
+            self.wake.update(event.timestamp)
+            ctx.timers.register_event_time(event.timestamp + TEN_MINUTES_MS)
+        return super().process_element(event, ctx)
+
+    def on_timer(self, timestamp_ms: Millis, ctx: Context) -> None:
+        ctx.timers.register_event_time(timestamp_ms + TEN_MINUTES_MS)
+
+
 class Recent(KeyedProcessFunction[Transaction, Alert]):
     """What the next one is compared with: the same without a time to live and without timers."""
 
@@ -245,6 +263,7 @@ def _turns(states: list[Any], batches: Batches) -> Iterator[tuple[Any, list[Harn
 VARIANTS: dict[str, Callable[[], Run]] = {
     "inline": inline,
     "runtime": runtime(Fraud),
+    "runtime, time to live, a timer per user": runtime(FraudWithTimer),
     "list of 20": runtime(Recent),
     "list of 20, time to live, a timer per user": runtime(RecentWithTimer),
     "5-minute tumbling windows": runtime(lambda: TumblingWindow(timedelta(minutes=5)).aggregate(PerUser())),
