@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Generic, TypeVar, overload
 
 from tables.changelog import Row, part_suffix
-from tables.state import KeyedState, decode_row, decoder, encode, unencodable
+from tables.state import KeyedState, PartedState, decode_row, decoder, encode, unencodable
 from tables.ttl import Ttl
 
 K = TypeVar("K")
@@ -17,7 +17,7 @@ V = TypeVar("V")
 MOST_ENDS = 10_000
 
 
-class MapState(KeyedState, Generic[K, V]):
+class MapState(PartedState, Generic[K, V]):
     """A map per key.  A changed entry is one changelog row of its own, whatever the size of the map.
 
     ``key`` and ``value`` are the types of the entries; keys must be hashable.  Row: part = MessagePack of the entry's key, value = the
@@ -25,7 +25,6 @@ class MapState(KeyedState, Generic[K, V]):
     """
 
     kind = "map"
-    parted = True
 
     def __init__(self, key: type[K], value: type[V], *, ttl: Ttl | None = None, name: str | None = None) -> None:
         super().__init__(name=name, ttl=ttl)
@@ -208,13 +207,6 @@ class MapState(KeyedState, Generic[K, V]):
             for key, value in self._rows.get(owner, {}).items():
                 rows.append((start + self._end_of(key), self._encoded(value)))
         return rows
-
-    def stored_rows(self) -> Iterator[Row]:
-        yield from self.live_rows(list(self._rows))
-        for raw in self._cold.all_keys():
-            if raw.decode() not in self._rows:
-                for part, row in (self._cold.look(raw)[1] or {}).items():
-                    yield self._prefix + raw + part_suffix(part), row
 
 
 def _encode_float(key: Any) -> bytes:

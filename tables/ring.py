@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from models.errors import StateError
 from models.texts import shared
 from tables.changelog import Row, part_suffix
-from tables.state import KeyedState, decode_row, decoder, encode, unencodable
+from tables.state import PartedState, decode_row, decoder, encode, unencodable
 from tables.store import KeyRows
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class Ring(Generic[T]):
         self.gone: set[int] | None = None
 
 
-class RingState(KeyedState, Generic[T]):
+class RingState(PartedState, Generic[T]):
     """The last ``keep_last`` elements of a key, oldest first; an element more costs its own bytes, in memory and in the changelog.
 
     Elements are structs.  ``column`` names the field of theirs, a text, that can be asked for without unpacking them.
@@ -40,7 +40,6 @@ class RingState(KeyedState, Generic[T]):
     """
 
     kind = "list"
-    parted = True
 
     def __init__(self, of: type[T], *, keep_last: int, column: str, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -183,10 +182,3 @@ class RingState(KeyedState, Generic[T]):
             if (ring := self._rows.get(key)) is not None
             for number, row in enumerate(ring.rows, ring.after - len(ring.rows))
         ]
-
-    def stored_rows(self) -> Iterator[Row]:
-        yield from self.live_rows(list(self._rows))
-        for raw in self._cold.all_keys():
-            if raw.decode() not in self._rows:
-                for part, row in (self._cold.look(raw)[1] or {}).items():
-                    yield self._prefix + raw + part_suffix(part), row

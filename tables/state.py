@@ -15,7 +15,7 @@ import msgspec
 
 from models.errors import StateError
 from models.time import NO_TIME, Millis
-from tables.changelog import Row, row_prefix
+from tables.changelog import Row, part_suffix, row_prefix
 from tables.mutations import checked
 from tables.store import StateStore, StoredRows
 from tables.ttl import STAMP_MARK, STAMP_SIZE, Ttl
@@ -198,6 +198,19 @@ class KeyedState:
     def stored_rows(self) -> Iterator[Row]:
         """Every row of the state as it is now, changed or not (snapshots)."""
         raise NotImplementedError
+
+
+class PartedState(KeyedState):
+    """Base of the kinds that have a row per part of a key's value, and none for the whole."""
+
+    parted = True
+
+    def stored_rows(self) -> Iterator[Row]:
+        yield from self.live_rows(list(self._rows))
+        for raw in self._cold.all_keys():
+            if raw.decode() not in self._rows:
+                for part, row in (self._cold.look(raw)[1] or {}).items():
+                    yield self._prefix + raw + part_suffix(part), row
 
 
 def declared_states(function: object) -> dict[str, tuple[str, KeyedState]]:

@@ -109,7 +109,8 @@ def pack(
     """
     if internals.UNSUPPORTED is None and internals.batches is not None:
         transactional = not alone and to._txn_manager.transactional_id is not None
-        return list(internals.batches.pack(records, time_ms, transactional, BATCH_BYTES))
+        packed: list[Any] = internals.batches.pack(records, time_ms, transactional, BATCH_BYTES)
+        return packed
     entries = ((key, value, headers[0] if headers else None, time_ms) for key, value, *headers in records)
     return fill(to, entries, _builder_alone if alone else None)
 
