@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import hypothesis.strategies
 import pytest
 
+from tests.support import parsing
 from tests.support.kafka import NoKafka, temporary_broker
 from tests.support.kafka_topics import delete_all_topics
 
-# What is imported later, by this or by its plugin at the end of a run, pytest rewrites and parses then, and that can fail (see
-# tests.support.parsing).
-hypothesis.strategies.randoms()
+parsing.make_reliable()
 
 
 @pytest.fixture(scope="session")

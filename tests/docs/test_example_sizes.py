@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.parsing import parsed
-
 DOCS = Path(__file__).parents[2] / "docs"
 
 #: Lines of code of the source document's Java classes, counted as below: no blank lines, comments and imports.  Of the queryable count it is
@@ -49,7 +47,7 @@ def python() -> dict[str, int]:
     found = {}
     for path in sorted((DOCS / "examples").glob("*.py")):
         source = path.read_text(encoding="utf-8")
-        for node in parsed(source).body:
+        for node in ast.parse(source).body:
             if isinstance(node, ast.ClassDef) and node.name in JAVA:
                 found[node.name] = lines_of_code(ast.get_source_segment(source, node) or "")
     return found

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.fault.catalogue import FAULTS
-from tests.support.parsing import parsed
 
 TESTS = Path(__file__).parents[1]
 
 
 @cache
 def names_in(path: str) -> frozenset[str]:
-    tree = parsed((TESTS / path).read_text(encoding="utf-8"))
+    tree = ast.parse((TESTS / path).read_text(encoding="utf-8"))
     return frozenset(node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
 
 

@@ -175,6 +175,7 @@ async def _queue(add: Callable[..., Any], tp: TopicPartition, batch: Any) -> asy
     while True:
         try:
             future: asyncio.Future[Any] = await add(batch, tp.topic, partition=tp.partition)
+            future.add_done_callback(_seen)
             return future
         except KafkaTimeoutError:
             # The batch before it has not left yet: the broker is away.  This one is not queued, so it can be tried again.
@@ -223,9 +224,13 @@ def silence(producer: aiokafka.AIOKafkaProducer) -> None:
     cause(producer)  # asked for, it counts as seen
     for batches in list(producer._message_accumulator._batches.values()):
         for batch in batches:
-            for future in (batch.future, batch._drain_waiter):
-                if future.done() and not future.cancelled():
-                    future.exception()
+            _seen(batch._drain_waiter)
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Have asyncio not report a failure that nobody waited for: of batches that fail together, the first one's is raised."""
+    if future.done() and not future.cancelled():
+        future.exception()
 
 
 async def stop(producer: aiokafka.AIOKafkaProducer) -> None:
