@@ -31,6 +31,7 @@ from app.health import LIVE, READY, STARTUP, Health
 from app.local_state import LocalState
 from app.members import Members, reachable_url
 from app.metrics import LaneCollector
+from app.outages import all_ended, outlast
 from app.partitioning import make_topics
 from app.recovery import LaneTableManager, StateRestorer, assigned_partitions, replay_source
 from app.routed_queries import RoutedStateQueries
@@ -51,6 +52,8 @@ from tables.table import StateTable
 log = logging.getLogger(__name__)
 
 APP_VERSION = version("famulus")
+#: Commit intervals that are made one where a partition is far behind.
+BACKLOG_INTERVALS = 8
 
 
 class LaneBootStrategy(BootStrategy):
@@ -168,6 +171,7 @@ class FamulusApp(faust.App):
                 app_version=APP_VERSION,
                 # At least once waits for no commit: a part is written as soon as the one before it is.
                 commit_interval=settings.commit_interval if exactly_once else timedelta(0),
+                backlog_interval=settings.commit_interval * BACKLOG_INTERVALS,
                 max_drift=settings.max_drift,
             ),
             lambda: self.sink,
@@ -347,7 +351,8 @@ class FamulusApp(faust.App):
         Called by recovery, with the sources still paused.  Raises ``RebalanceAgain`` if the partitions are given back meanwhile.
         """
         await self._stop_opening()
-        opening = self._opening = asyncio.ensure_future(self._open_lanes())
+        taking = outlast("taking over partitions", self._open_lanes, lambda: self.should_stop)
+        opening = self._opening = asyncio.ensure_future(taking)
         try:
             await opening
         except asyncio.CancelledError:
@@ -382,7 +387,7 @@ class FamulusApp(faust.App):
             missing += ((lane, partition) for partition in sorted(wanted - set(lane.partitions)))
         try:
             # All at once: each takeover waits for the broker, and so does each read.
-            await asyncio.gather(*(lane.fence(partition) for lane, partition in missing))
+            await all_ended(lane.fence(partition) for lane, partition in missing)
             await self._restore_lanes(missing)
         except BaseException:
             taken = ((lane, partition) for lane, partition in missing if partition not in lane.partitions)

@@ -10,6 +10,7 @@ from typing import Any
 from mode import Service
 
 from agents.lane import Lane
+from app.outages import outlast
 from models.errors import FamulusError
 from tables.log import LogReader, TopicPartition
 
@@ -40,7 +41,7 @@ class BroadcastReader(Service):
     @Service.task
     async def _read(self) -> None:
         try:
-            await self._follow()
+            await outlast(f"reading {self.topic}", self._follow, lambda: self.should_stop)
         except asyncio.CancelledError:
             raise
         except Exception as exc:
@@ -53,8 +54,8 @@ class BroadcastReader(Service):
             tps = [TopicPartition(self.topic, number) for number in range(await reader.partitions(self.topic))]
             ends = await reader.end_offsets(tps)
             starts = await reader.start_offsets(tps)
-            self.position = dict(starts)
-            reader.assign(starts)
+            self.position = {tp: self.position.get(tp, start) for tp, start in starts.items()}
+            reader.assign(self.position)
             while not self.should_stop:
                 if not self.ready.is_set() and all(self.position[tp] >= ends[tp] for tp in tps):
                     self.ready.set()

@@ -29,6 +29,7 @@ _OURS = {
     deadletter.ERROR_MESSAGE,
     deadletter.APP,
     deadletter.APP_VERSION,
+    deadletter.OPERATOR,
     deadletter.ATTEMPT,
     deadletter.TIMER_DOMAIN,
     deadletter.TIMER_TIME,
@@ -65,6 +66,7 @@ class Reason:
     message: str
     app: str
     app_version: str
+    operator: str
     attempt: int
     timer: str
     timer_ms: int
@@ -80,6 +82,7 @@ class Reason:
             message=said.get(deadletter.ERROR_MESSAGE, ""),
             app=said.get(deadletter.APP, ""),
             app_version=said.get(deadletter.APP_VERSION, ""),
+            operator=said.get(deadletter.OPERATOR, ""),
             attempt=deadletter.attempt_of(record.headers),
             timer=said.get(deadletter.TIMER_DOMAIN, ""),
             timer_ms=_number(said.get(deadletter.TIMER_TIME)),
@@ -103,7 +106,8 @@ class DeadLetter:
         if reason.timer:
             shown["timer"] = {"domain": reason.timer, "timestamp": reason.timer_ms}
         shown["error"] = {"class": reason.error_class, "message": reason.message}
-        shown |= {"app": reason.app, "app_version": reason.app_version, "attempt": reason.attempt}
+        shown |= {"app": reason.app, "app_version": reason.app_version}
+        shown |= {"operator": reason.operator, "attempt": reason.attempt}
         return shown
 
 

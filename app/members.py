@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from mode import Service
 
+from app.outages import outlast
 from app.transport.client import BrokerClient, NewRecord
 from models.errors import FamulusError
 from tables.log import TopicPartition
@@ -107,6 +108,12 @@ class Members(Service):
 
     @Service.task
     async def _read(self) -> None:
+        try:
+            await outlast("reading the claims of other workers", self._follow, lambda: self.should_stop)
+        except FamulusError as exc:
+            log.warning("claims of other workers are not read any more, queries stay local: %s", exc)
+
+    async def _follow(self) -> None:
         reader = self._client().reader()
         await reader.start()
         try:
@@ -116,10 +123,6 @@ class Members(Service):
                 for part in await reader.poll(0.5):
                     for record in part.records:
                         self._take((record.key or b"").decode(errors="replace"), record.value, record.offset)
-        except asyncio.CancelledError:
-            raise
-        except FamulusError as exc:
-            log.warning("claims of other workers are not read any more, queries stay local: %s", exc)
         finally:
             await reader.stop()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: no record for so long, though the log says there are some: give up loudly
 STALL_SECONDS = 60.0
+#: no record for so long: ask whether the broker is still there
+ASK_SECONDS = 5.0
 
 
 @dataclass
@@ -145,7 +147,8 @@ class StateRestorer:
         if text := progress.text():
             log.info(text)
         reader.assign({tp: starts[tp] for tp in left})
-        moved = reported = time.monotonic()
+        reported = time.monotonic()
+        patience = Patience(reader, left, self.stall_timeout.total_seconds())
         while left:
             for part in await reader.poll(1.0):
                 if part.tp not in left:
@@ -155,18 +158,41 @@ class StateRestorer:
                     records = [record for record in records if record.offset < end]
                 stores[part.tp].apply(records, part.next_offset)
                 progress.position[part.tp] = part.next_offset
-                moved = time.monotonic()
+                patience.moved()
                 if part.next_offset >= end:
                     left.discard(part.tp)
+            await patience.check()
             now = time.monotonic()
-            if now - moved > self.stall_timeout.total_seconds():
-                raise LogError(
-                    f"no changelog record of {', '.join(f'{tp.topic}[{tp.partition}]' for tp in sorted(left))} for "
-                    f"{self.stall_timeout.total_seconds():.0f} s though the log has more; check the broker, then start the worker again"
-                )
             if now - reported > 5 and (text := progress.text()):
                 reported = now
                 log.info(text)
+
+
+class Patience:
+    """Tells a log that has gone away from one that is there and gives nothing."""
+
+    def __init__(self, reader: LogReader, wanted: Set[TopicPartition], seconds: float) -> None:
+        self._reader = reader
+        self._wanted = wanted
+        self._seconds = seconds
+        self._moved = self._asked = time.monotonic()
+
+    def moved(self) -> None:
+        """A record has come."""
+        self._moved = self._asked = time.monotonic()
+
+    async def check(self) -> None:
+        """Raises :class:`models.errors.LogUnreachable` or :class:`models.errors.LogError` where waiting on is of no use."""
+        now = time.monotonic()
+        if now - self._asked < min(ASK_SECONDS, self._seconds) or not self._wanted:
+            return
+        await self._reader.end_offsets(self._wanted)
+        self._asked = time.monotonic()
+        if now - self._moved > self._seconds:
+            where = ", ".join(f"{tp.topic}[{tp.partition}]" for tp in sorted(self._wanted))
+            raise LogError(
+                f"no record of {where} for {self._seconds:.0f} s though the log has more; check the broker, then start the worker again"
+            )
 
 
 def _discard(tp: TopicPartition, store: StateStore, reason: str) -> None:
@@ -217,17 +243,15 @@ async def replay_source(lane: Lane, partition: int, reader: LogReader) -> None:
         if position:
             log.warning("%s begins at %d only: what the deleted records said is not known any more", where, position)
         reader.assign({tp: position})
-        moved = time.monotonic()
+        patience = Patience(reader, {tp}, STALL_SECONDS)
         while position < wanted:
             for part in await reader.poll(1.0):
                 for record in part.records:
                     if record.offset < wanted:
                         task.function.replay(record)
-                position, moved = part.next_offset, time.monotonic()
-            if time.monotonic() - moved > STALL_SECONDS:
-                raise LogError(
-                    f"no record of {where} for {STALL_SECONDS:.0f} s though the log has more; check the broker, then start the worker again"
-                )
+                position = part.next_offset
+                patience.moved()
+            await patience.check()
     finally:
         await reader.stop()
 

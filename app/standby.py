@@ -68,8 +68,8 @@ class Standbys(Service):
             return
         while not self.should_stop:
             reader = self._reader_of()
-            await reader.start()
             try:
+                await reader.start()
                 await self._read(reader)
             except FamulusError as exc:
                 log.warning("standby state is not followed for a moment: %s", exc)

@@ -15,6 +15,7 @@ ERROR_CLASS = "error-class"
 ERROR_MESSAGE = "error-message"
 APP = "app"
 APP_VERSION = "app-version"
+OPERATOR = "operator"
 ATTEMPT = "attempt"
 #: of a timer's dead letter only: whose clock it followed (``event``, ``processing``), and its time in ms
 TIMER_DOMAIN = "timer-domain"
@@ -36,7 +37,15 @@ def attempt_of(headers: object) -> int:
 
 
 def dead_letter_headers(
-    topic: str, partition: int, offset: int, reason: BaseException, *, app: str, version: str, attempt: int
+    topic: str,
+    partition: int,
+    offset: int,
+    reason: BaseException,
+    *,
+    app: str,
+    version: str,
+    operator: str,
+    attempt: int,
 ) -> list[tuple[str, bytes]]:
     """Headers of a dead letter.  ``attempt`` counts from 1."""
     message = str(reason) or type(reason).__name__
@@ -49,5 +58,6 @@ def dead_letter_headers(
         (ERROR_MESSAGE, message[:MAX_MESSAGE].encode()),
         (APP, app.encode()),
         (APP_VERSION, version.encode()),
+        (OPERATOR, operator.encode()),
         (ATTEMPT, b"%d" % attempt),
     ]

@@ -47,6 +47,10 @@ class LogUnavailable(LogError):
     """The log cannot be reached or opened."""
 
 
+class LogUnreachable(LogUnavailable):
+    """No broker answers at the moment.  A worker that has once heard of one waits until it comes back."""
+
+
 class LogCorrupt(LogError):
     """The log's file is damaged.  Stop, keep the file, and restore it from a copy."""
 

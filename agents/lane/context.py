@@ -21,6 +21,8 @@ class LaneOptions:
     app_version: str
     commit_interval: timedelta
     max_drift: timedelta
+    #: the interval of a partition that is far behind (see agents.lane.partition)
+    backlog_interval: timedelta = timedelta(milliseconds=400)
     clock: Clock = field(default_factory=SystemClock)
     #: records collected in one part before the source has to wait
     max_part_records: int = 32_768

@@ -97,7 +97,14 @@ class Emitted:
     def _headers(self, tp: TopicPartition, offset: int, reason: BaseException, attempt: int) -> list[tuple[str, bytes]]:
         options = self._lane.options
         return dead_letter_headers(
-            tp.topic, tp.partition, offset, reason, app=options.app_id, version=options.app_version, attempt=attempt
+            tp.topic,
+            tp.partition,
+            offset,
+            reason,
+            app=options.app_id,
+            version=options.app_version,
+            operator=self._lane.spec.uid,
+            attempt=attempt,
         )
 
     def _bury(self, tp: TopicPartition, letter: Output) -> str:

@@ -20,8 +20,6 @@ from tables.log import TopicPartition
 #: A partition with so many records waiting is behind: what a worker does in a tenth of a second or more, so that waiting for a commit is
 #: the lesser part of its lateness.
 BACKLOG_RECORDS = 8192
-#: Commit intervals that are made one where a partition is behind: keys that change again cost no row, and a transaction its overhead once.
-BACKLOG_INTERVALS = 8
 #: Part of the commit interval by which a cut may come too early, if a batch has just arrived: the next one would come too late.
 EARLY = 1 / 8
 
@@ -50,6 +48,8 @@ class LanePartition:
         self.active = [loop.time() for _ in task.inputs]
         self._lane = lane
         self._interval = lane.options.commit_interval.total_seconds()
+        # Longer: keys that change again cost no row, and a transaction its overhead once.
+        self._backlog_interval = lane.options.backlog_interval.total_seconds()
         # Phases: partitions do not all commit at the same moment.
         self._next_cut = loop.time() + self._interval * (tp.partition % 4) / 4
         #: when something last happened
@@ -98,7 +98,7 @@ class LanePartition:
         behind a batch; counted from the cut, a batch could wait nearly an interval again and again.
         """
         behind = self._lane.waiting(self.tp, self.next_offset + BACKLOG_RECORDS)
-        interval = self._interval * (BACKLOG_INTERVALS if behind else 1)
+        interval = self._backlog_interval if behind else self._interval
         return max(self._offered + interval, asyncio.get_running_loop().time() + interval / 2)
 
     def _interval_over(self) -> None:

@@ -133,7 +133,8 @@ def _print(letter: DeadLetter, as_json: bool) -> None:
         print_json(shown)
         return
     reason = letter.reason
-    click.echo(f"{letter.tp.topic} {letter.tp.partition}:{letter.record.offset}  {reason.error_class}")
+    refused_by = f" of {reason.operator}" if reason.operator else ""
+    click.echo(f"{letter.tp.topic} {letter.tp.partition}:{letter.record.offset}  {reason.error_class}{refused_by}")
     click.echo(f"  {printable(reason.message)}")
     if reason.timer:
         click.echo(f"  from a timer on {reason.topic} {reason.partition}: {reason.timer} time {reason.timer_ms}")

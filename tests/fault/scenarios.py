@@ -199,6 +199,27 @@ def broker_killed(folder: Path, seed: int) -> Report:
         return f.finish()
 
 
+def broker_killed_while_starting(folder: Path, seed: int) -> Report:
+    """F06: the broker is killed while a worker takes its partitions over and reads their state back; nobody starts the worker again."""
+    chance = random.Random(seed)
+    plan = _plan(seed, rate=1_000, snapshot_every=3600.0)
+    with KafkaBroker(folder / "kafka") as broker, _started(folder, plan, broker.url, "F06 broker, starting") as f:
+        (worker,) = f.workers
+        for _ in range(8):
+            _progress(f, "something is committed")
+            worker.kill()
+            worker.start()
+            until(lambda: worker.get("/livez") is not None, within=60, what="the worker has begun", every=0.01)
+            time.sleep(chance.uniform(0.0, 0.7))
+            broker.kill()
+            f.report.kills += 2
+            time.sleep(chance.uniform(0.5, 4.0))
+            broker.start()
+            until(lambda: f.ready() is not None, within=plan.deadline, what="the worker is ready", every=0.1)
+            _progress(f, "work goes on with the broker")
+        return f.finish()
+
+
 def broker_silent(folder: Path, seed: int) -> Report:
     """F07: the broker is there and says nothing for three sessions: the worker is not ready, alive, and goes on by itself."""
     plan = _plan(seed)
@@ -453,6 +474,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "F05": zombie,
     "F05-at-least-once": lambda folder, seed: zombie(folder, seed, "at_least_once"),
     "F06": broker_killed,
+    "F06-starting": broker_killed_while_starting,
     "F07": broker_silent,
     "F08": slow_network,
     "F09-retention": source_expired,

@@ -239,6 +239,24 @@ def test_a_worker_logs_in_over_tls(tmp_path: Path, secure: KafkaBroker) -> None:
         assert secure_kafka.PASSWORD not in worker.log_text()
 
 
+def test_a_second_worker_of_the_same_name_ends_and_says_why_and_the_first_goes_on(
+    tmp_path: Path, kafka_url: str
+) -> None:
+    name: dict[str, Any] = {
+        "FAMULUS_APP_ID": "twice",
+        "FAMULUS_JOBS": "fraud",
+        "CONSUMER_GROUP_INSTANCE_ID": "one-name",
+    }
+    with Worker(tmp_path / "first", broker=kafka_url, **name) as first:
+        first.wait_ready(60)
+        with Worker(tmp_path / "second", broker=kafka_url, **name) as second:
+            (fatal,) = [line for line in ended(second, within=30).splitlines() if "FATAL" in line]
+            assert "FAMULUS_WEB_PORT" in fatal
+        until(lambda: "FAMULUS_WEB_PORT" in first.log_text(), within=10, what="the first one says so, too")
+        first.wait_ready(60)
+        assert first.stop() == 0
+
+
 @pytest.mark.parametrize("mechanism", [SaslMechanism.SCRAM_SHA_256, SaslMechanism.SCRAM_SHA_512])
 async def test_a_client_proves_its_password_without_sending_it(secure: KafkaBroker, mechanism: SaslMechanism) -> None:
     credentials = Credentials(

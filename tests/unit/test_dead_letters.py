@@ -28,7 +28,9 @@ async def refused(client: BrokerClient, *offsets: int, value: bytes = b"%d") -> 
     """A job refuses the records at these offsets."""
     letters = []
     for offset in offsets:
-        headers = dead_letter_headers(TOPIC, 0, offset, BadRecord("bad"), app="famulus", version="1", attempt=1)
+        headers = dead_letter_headers(
+            TOPIC, 0, offset, BadRecord("bad"), app="famulus", version="1", operator="fraud", attempt=1
+        )
         letters.append(NewRecord(b"ann", value.replace(b"%d", b"%d" % offset), headers=headers))
     await client.append(DLQ, letters)
 

@@ -17,9 +17,9 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from app.transport.client import connect
 from app.transport.kafka import connection, internals, membership, quiet
 from app.transport.kafka.consumer import ConsumerThread
-from app.transport.kafka.failures import in_our_words, translated
+from app.transport.kafka.failures import FencedInstanceId, in_our_words, translated
 from app.transport.kafka.metadata import partition_counts
-from models.errors import Fenced, LogError, LogUnavailable, RecordTooLarge, UnknownTopic
+from models.errors import Fenced, LogError, LogUnavailable, LogUnreachable, RecordTooLarge, UnknownTopic
 
 
 def test_the_inside_of_the_pinned_client_is_what_we_know() -> None:
@@ -43,8 +43,12 @@ def test_a_missing_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         (kafka.InvalidProducerEpoch(), Fenced),
         (kafka.MessageSizeTooLargeError(), RecordTooLarge),
         (kafka.UnknownTopicOrPartitionError(), UnknownTopic),
-        (kafka.KafkaConnectionError(), LogUnavailable),
-        (TimeoutError(), LogUnavailable),
+        (kafka.KafkaConnectionError(), LogUnreachable),
+        (TimeoutError(), LogUnreachable),
+        (kafka.KafkaError(repr(kafka.KafkaConnectionError("closed"))), LogUnreachable),
+        (kafka.GroupCoordinatorNotAvailableError(), LogUnreachable),
+        (kafka.KafkaError(repr(FencedInstanceId())), Fenced),
+        (kafka.SaslAuthenticationFailed("no"), LogUnavailable),
         (kafka.TopicAuthorizationFailedError("alerts"), LogError),
     ],
 )
@@ -96,9 +100,13 @@ class Answers(membership.LeasedCoordinator):
     def __init__(self) -> None:
         self._session_timeout_ms = 10_000
         self._heartbeat_interval_ms = 1_000
+        self._group_instance_id: Any = "host-6066"
+        self.generation = 1
 
 
-async def test_a_lease_lasts_a_session_from_the_heartbeat_that_was_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lease_lasts_a_session_from_the_heartbeat_that_was_confirmed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
 
     answer = True
 
@@ -115,6 +123,10 @@ async def test_a_lease_lasts_a_session_from_the_heartbeat_that_was_confirmed(mon
     answer = False
     await coordinator._do_heartbeat()
     assert coordinator.lease_end == ended
+    assert "FAMULUS_WEB_PORT" not in caplog.text
+    coordinator.generation = -1  # the group does not know this member any more, within its session
+    await coordinator._do_heartbeat()
+    assert "FAMULUS_WEB_PORT" in caplog.text
     answer = True
     coordinator._rejoin_needed_fut.set_result(None)  # a rebalance: the answer says nothing about our partitions
     await coordinator._do_heartbeat()

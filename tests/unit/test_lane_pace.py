@@ -14,12 +14,13 @@ from tables.store import PartitionStore
 from tests.unit.test_lane import SPEC, Bench, HeldSink
 
 INTERVAL = 0.050
+BACKLOG_INTERVAL = 0.400
 
 
 class Paced(Bench):
     """Partition 0 of a lane that commits every 50 ms, and when each of its parts was sealed."""
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: VirtualLoop, interval: float = INTERVAL) -> None:
         self.loop = loop
         self.cuts: list[float] = []
         self.offsets: list[int] = []
@@ -29,11 +30,21 @@ class Paced(Bench):
         options = LaneOptions(
             app_id="app",
             app_version="1",
-            commit_interval=timedelta(seconds=INTERVAL),
+            commit_interval=timedelta(seconds=interval),
+            backlog_interval=timedelta(seconds=BACKLOG_INTERVAL),
             max_drift=timedelta(days=10_000),
             tick=None,
         )
-        self.lane = Lane(SPEC, options, lambda: self.sink, fatal=_raise, current_epoch=lambda: self.epoch)
+        #: records that the log is known to hold
+        self.known = 0
+        self.lane = Lane(
+            SPEC,
+            options,
+            lambda: self.sink,
+            fatal=_raise,
+            current_epoch=lambda: self.epoch,
+            waiting=lambda tp, offset: self.known > offset,
+        )
         loop.complete(self._open())
 
     async def _open(self) -> None:
@@ -104,3 +115,19 @@ def test_commits_are_never_closer_than_half_the_interval(paced: Paced) -> None:
         paced.arrive(1.0 + 0.026 * number)
     paced.loop.run_to(3.0)
     assert min(after - before for before, after in zip(paced.cuts, paced.cuts[1:], strict=False)) >= INTERVAL / 2 - 1e-9
+
+
+@pytest.mark.parametrize("interval", [INTERVAL, 0.0], ids=["exactly once", "at least once"])
+def test_a_partition_that_is_far_behind_commits_less_often_until_it_has_caught_up(interval: float) -> None:
+    loop = VirtualLoop()
+    paced = Paced(loop, interval)
+    paced.known = 10_000
+    for number in range(10):
+        paced.arrive(1.0 + 0.1 * number)
+    assert len(paced.cuts) in (3, 4)  # 0.3 to 0.4 s apart: from an arrival on
+    paced.known = 0
+    for number in range(10, 20):
+        paced.arrive(1.0 + 0.1 * number)
+    assert paced.cuts[-7:] == [round(1.0 + 0.1 * number, 4) for number in range(13, 20)]
+    loop.complete(paced.lane.close(0))
+    loop.discard()

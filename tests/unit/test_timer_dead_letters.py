@@ -60,6 +60,7 @@ def headers(domain: str, time: int, user: str) -> dict[str, bytes]:
         "error-message": b"cannot fire for " + user.encode(),
         "app": b"harness",
         "app-version": b"0",
+        "operator": b"breaking",
         "attempt": b"1",
         "timer-domain": domain.encode(),
         "timer-time": b"%d" % time,

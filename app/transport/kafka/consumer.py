@@ -15,9 +15,10 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as base
 from faust.types import TP
 
+from app.outages import outlast
 from app.settings import ProcessingGuarantee
 from app.transport.batches import LaneConsumerMixin
-from app.transport.kafka import internals, membership, quiet
+from app.transport.kafka import internals, membership, quiet, stopping
 from app.transport.kafka.failures import in_our_words
 from app.transport.kafka.fetching import FETCH_WAIT_MS, Fetching
 from app.transport.kafka.watch import Watch
@@ -75,7 +76,9 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
             self._watching.cancel()
         if self._lease is not None:
             self._lease.leave_for_good()
-        await super().on_thread_stop()
+        await super(base.AIOKafkaConsumerThread, self).on_thread_stop()  # without its way to stop the consumer
+        if self._consumer is not None:
+            await stopping.stop(self._consumer)
 
     def _stopped_set(self) -> None:
         try:
@@ -241,7 +244,10 @@ class Consumer(LaneConsumerMixin, base.Consumer):
         if wanted:
             # The group may not know what its last owner processed before it was killed: it would show a lag until a next record comes.
             processed = {TopicPartition(*tp): offset for tp, offset in wanted.items() if offset}
-            await asyncio.gather(self._compare_with_the_log(wanted), self.commit_lanes(processed))
+            compared = outlast(
+                "looking at the sources", lambda: self._compare_with_the_log(wanted), lambda: self.should_stop
+            )
+            await asyncio.gather(compared, self.commit_lanes(processed))
 
     async def _compare_with_the_log(self, wanted: Mapping[TP, int]) -> None:
         """A marker that the source's log does not reach means that the topic was made anew: going on would pass over its records."""

@@ -8,9 +8,21 @@ from contextlib import contextmanager
 
 from aiokafka import errors as kafka
 
-from models.errors import Fenced, LogError, LogUnavailable, RecordTooLarge, UnknownTopic
+from models.errors import Fenced, LogError, LogUnavailable, LogUnreachable, RecordTooLarge, UnknownTopic
 
 _FENCED = (kafka.ProducerFenced, kafka.InvalidProducerEpoch, kafka.InvalidProducerIdMapping)
+
+
+class FencedInstanceId(kafka.BrokerResponseError):  # type: ignore[misc]
+    """FENCED_INSTANCE_ID, which aiokafka would call an unknown error."""
+
+    errno = 82
+    message = "FENCED_INSTANCE_ID"
+    description = "another member has joined the group under this one's instance id"
+
+
+kafka.kafka_errors.setdefault(FencedInstanceId.errno, FencedInstanceId)
+
 _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError, kafka.RecordTooLargeError)
 _REFUSED = (
     kafka.TopicAuthorizationFailedError,
@@ -40,6 +52,12 @@ def in_our_words(error: Exception, what: str) -> LogError:
     reason = str(error) or type(error).__name__
     if isinstance(error, _FENCED):
         return Fenced(f"{what}: another worker has taken over ({type(error).__name__})")
+    # aiokafka wraps it, as a text, in an error of its own.
+    if isinstance(error, FencedInstanceId) or FencedInstanceId.__name__ in reason:
+        return Fenced(
+            f"{what}: another worker has taken this one's place in the group: it has the same host name and the same FAMULUS_WEB_PORT; "
+            "give each worker of the application a port of its own, or each container a host name of its own"
+        )
     if isinstance(error, _TOO_LARGE):
         return RecordTooLarge(f"{what}: larger than the topic takes ({reason}); raise the topic's max.message.bytes")
     if isinstance(error, kafka.UnknownTopicOrPartitionError):
@@ -50,9 +68,18 @@ def in_our_words(error: Exception, what: str) -> LogError:
         return LogUnavailable(
             f"{what}: the broker does not accept the user ({reason}); check FAMULUS_KAFKA_SASL_... and _SECURITY_PROTOCOL"
         )
-    if isinstance(error, (*_UNREACHABLE, OSError, TimeoutError)):
-        return LogUnavailable(f"{what}: Kafka cannot be reached ({reason}); start it or correct FAMULUS_BROKER")
+    if (
+        isinstance(error, (*_UNREACHABLE, OSError, TimeoutError))
+        or getattr(error, "retriable", False)
+        or _wrapped(reason)
+    ):
+        return LogUnreachable(f"{what}: Kafka cannot be reached ({reason}); start it or correct FAMULUS_BROKER")
     return LogError(f"{what}: {type(error).__name__}: {reason}; see the broker's log")
+
+
+def _wrapped(reason: str) -> bool:
+    """Whether aiokafka has made a text of an error that says that the broker is away."""
+    return any(kind.__name__ in reason for kind in _UNREACHABLE)
 
 
 @contextmanager
@@ -84,10 +111,13 @@ def connecting(url: str) -> Iterator[None]:
     except (kafka.KafkaError, OSError, TimeoutError) as error:
         said = (text + "no answer as from a broker" if text.endswith(": ") else text for text in heard.messages)
         reasons = "; ".join(dict.fromkeys(said)) or str(error)
+        said_no = f"{url}: no connection to Kafka ({reasons}); "
         if any(word in reasons for word in ("Sasl", "Authentication", "CERTIFICATE", "SSL")):
-            fix = "check FAMULUS_KAFKA_SECURITY_PROTOCOL, FAMULUS_KAFKA_SASL_... and FAMULUS_KAFKA_SSL_..."
-        else:
-            fix = "start it or correct FAMULUS_BROKER (and FAMULUS_KAFKA_SECURITY_PROTOCOL, if it wants one)"
-        raise LogUnavailable(f"{url}: no connection to Kafka ({reasons}); {fix}") from error
+            raise LogUnavailable(
+                f"{said_no}check FAMULUS_KAFKA_SECURITY_PROTOCOL, FAMULUS_KAFKA_SASL_... and FAMULUS_KAFKA_SSL_..."
+            ) from error
+        raise LogUnreachable(
+            f"{said_no}start it or correct FAMULUS_BROKER (and FAMULUS_KAFKA_SECURITY_PROTOCOL, if it wants one)"
+        ) from error
     finally:
         log.removeHandler(heard)

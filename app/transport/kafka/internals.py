@@ -60,6 +60,7 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
         "_coordination_task",
         "_session_timeout_ms",
         "_group_instance_id",
+        "generation",
     ),
     Sender: ("_txn_manager", "_in_flight", "_muted_partitions"),
     aiokafka.AIOKafkaConsumer: ("_fetcher", "_coordinator", "_client", "_closed"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import re
 from time import monotonic
@@ -10,6 +11,9 @@ from typing import Any
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 
 from app.transport.kafka import internals
+from app.transport.kafka.failures import FencedInstanceId
+
+log = logging.getLogger(__name__)
 
 #: A worker that the group has not heard of for so long is out of it, and its partitions go to others.
 SESSION_SECONDS = 10.0
@@ -48,13 +52,22 @@ class LeasedCoordinator(GroupCoordinator):  # type: ignore[misc]
         if confirmed and not self._rejoin_needed_fut.done():
             self.lease_end = sent + self._session_timeout_ms / 1000
             self.heard = sent
+        elif not confirmed and self._group_instance_id is not None and sent < self.lease_end and self.generation < 0:
+            log.error(
+                "the group has a newer member %s than this worker. If this happens again and again, two workers have the same host name and "
+                "FAMULUS_WEB_PORT: give each a port, or each container a host name, of its own",
+                self._group_instance_id,
+            )
         return confirmed
 
     async def _on_join_complete(self, *args: Any, **kwargs: Any) -> Any:
         # Only until the heartbeats go on.
         self.heard = monotonic()
         self.lease_end = self.heard + 2 * self._heartbeat_interval_ms / 1000
-        return await super()._on_join_complete(*args, **kwargs)
+        try:
+            return await super()._on_join_complete(*args, **kwargs)
+        except AssertionError as error:  # Faust's: the assignment is for a worker at another address
+            raise FencedInstanceId from error
 
 
 def lease(coordinator: Any) -> LeasedCoordinator | None:

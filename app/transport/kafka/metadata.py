@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import errors as kafka
 from aiokafka.protocol.metadata import MetadataRequest
 
-from models.errors import LogUnavailable, UnknownTopic
+from models.errors import LogUnreachable, UnknownTopic
 
 #: A topic that is not there is asked for once more after so long: it may just be coming.
 UNKNOWN_SECONDS = 0.2
@@ -52,7 +52,7 @@ async def partition_counts(
 async def _ask(client: Any, names: list[str] | None) -> list[tuple[int, str, bool, list[Any]]]:
     node = client.get_random_node()
     if node is None:
-        raise LogUnavailable("no broker of the cluster is known; is it starting?")
+        raise LogUnreachable("no broker of the cluster is known; is it starting?")
     request = MetadataRequest(names, allow_auto_topic_creation=False)
     try:
         answer = await client.send(node, request)

@@ -8,7 +8,7 @@ from time import monotonic
 
 import aiokafka
 
-from app.transport.kafka import internals
+from app.transport.kafka import internals, stopping
 from app.transport.kafka.connection import Connection
 from app.transport.kafka.failures import connecting, translated
 from app.transport.kafka.metadata import partition_counts
@@ -22,8 +22,6 @@ FETCH_BYTES = 16 << 20
 FETCH_WAIT_MS = 250
 #: An answer that takes longer will not come: the connection is half open, and another one is made.
 REQUEST_TIMEOUT_MS = 10_000
-#: How long to wait until what should have ended is told again.
-_STOP_AGAIN_SECONDS = 0.1
 #: The public interface does not wake up for a position that moved without a record.
 _PUBLIC_WAIT_SECONDS = 0.05
 
@@ -61,22 +59,14 @@ class KafkaReader:
             # aiokafka's tasks begin to run.  One that is cancelled before that would cancel whoever stops the consumer.
             await asyncio.sleep(0)
         except BaseException:
-            await consumer.stop()
+            await stopping.stop(consumer)
             raise
         self._consumer = consumer
 
     async def stop(self) -> None:
         consumer, self._consumer = self._consumer, None
-        if consumer is None:
-            return
-        stopping = asyncio.ensure_future(consumer.stop())
-        try:
-            while not (await asyncio.wait([stopping], timeout=_STOP_AGAIN_SECONDS))[0]:
-                # Right after an ``assign`` aiokafka's fetching is busy cancelling requests, and takes its own cancellation for theirs.
-                consumer._fetcher.error_future.cancel()
-            await stopping
-        finally:
-            stopping.cancel()
+        if consumer is not None:
+            await stopping.stop(consumer)
 
     async def partitions(self, topic: str) -> int:
         with translated(f"topic {topic}"):
