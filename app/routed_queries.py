@@ -41,12 +41,10 @@ class RoutedStateQueries:
         return self._local.operators()
 
     async def get(self, operator: str, state: str, key: str) -> StateAnswer:
-        if forwarded.get() or self._local.owns(operator, key):
-            return await self._local.get(operator, state, key)
-        partition = self._local.partition(operator, key)
-        url = self._members.owner(operator, partition)
+        partition, here = self._local.place(operator, key)
+        url = None if here or forwarded.get() else self._members.owner(operator, partition)
         if url is None or self._members.is_own(url):
-            return await self._local.get(operator, state, key)
+            return await self._local.get(operator, state, key, partition)
         found = await self._ask(
             url, f"/v1/state/{quote(operator, safe='')}/{quote(state, safe='')}/{quote(key, safe='')}", {}
         )

@@ -40,10 +40,11 @@ class LocalStateQueries:
     def operators(self) -> list[OperatorInfo]:
         return [self._info(lane) for lane in self._worker.lanes]
 
-    async def get(self, operator: str, state: str, key: str) -> StateAnswer:
+    async def get(self, operator: str, state: str, key: str, partition: int | None = None) -> StateAnswer:
+        """``partition`` spares finding it anew."""
         lane = self._lane(operator)
         self._must_have(lane, state)
-        opened = self._owner(lane, key)
+        opened = self._owner(lane, self._partition(lane, key) if partition is None else partition)
         value = opened.task.states[state].look(key)
         if value is None:
             raise NotFound(f"operator {operator!r} has no {state!r} for the key {key!r}")
@@ -99,12 +100,11 @@ class LocalStateQueries:
         """Partitions of the operator that this worker has."""
         return set(self._lane(operator).partitions)
 
-    def partition(self, operator: str, key: str) -> int:
-        """Partition that a key belongs to."""
-        return partition_of(key.encode(), self.count(operator))
-
-    def owns(self, operator: str, key: str) -> bool:
-        return self.partition(operator, key) in self._lane(operator).partitions
+    def place(self, operator: str, key: str) -> tuple[int, bool]:
+        """Partition that a key belongs to, and whether it is this worker's."""
+        lane = self._lane(operator)
+        partition = self._partition(lane, key)
+        return partition, partition in lane.partitions
 
     def _lane(self, operator: str) -> Lane:
         for lane in self._worker.lanes:
@@ -114,11 +114,10 @@ class LocalStateQueries:
         raise NotFound(f"no operator {operator!r} runs here; there are: {names}")
 
     def _must_have(self, lane: Lane, state: str) -> None:
-        names = [info.name for info in self._states_of(lane)]
-        if state not in names:
-            raise NotFound(
-                f"operator {lane.spec.uid!r} has no state {state!r}; there are: {', '.join(names) or 'none'}"
-            )
+        states = self._states_of(lane)
+        if not any(info.name == state for info in states):
+            names = ", ".join(info.name for info in states) or "none"
+            raise NotFound(f"operator {lane.spec.uid!r} has no state {state!r}; there are: {names}")
 
     def _states_of(self, lane: Lane) -> Sequence[StateInfo]:
         # Kept: a function is made for it.
@@ -129,8 +128,11 @@ class LocalStateQueries:
             self._states[lane.spec.uid] = found
         return found
 
-    def _owner(self, lane: Lane, key: str) -> LanePartition:
-        partition = partition_of(key.encode(), self._count(lane))
+    def _partition(self, lane: Lane, key: str) -> int:
+        return partition_of(key.encode(), self._count(lane))
+
+    @staticmethod
+    def _owner(lane: Lane, partition: int) -> LanePartition:
         opened = lane.partitions.get(partition)
         if opened is None:
             raise StateUnavailable(

@@ -88,6 +88,10 @@ class StateTable(faust.Table[Any, Any]):
             raise StateError(f"table {self.name!r} has lost its store")
         return store
 
+    async def on_start(self) -> None:
+        # As Faust's, but the changelog has been made with the other topics, before anything was started.
+        await self.add_runtime_dependency(self.data)
+
     async def on_rebalance(self, *args: Any, **kwargs: Any) -> None:
         """Partitions of operators are opened and closed by their lanes."""
 

@@ -22,11 +22,7 @@ def create_web_app(services: Services) -> web.Application:
         *metrics.routes(services),
         *console.routes(),
     ]
-    middlewares: list[Middleware] = [
-        security.answer_in_time,
-        security.only_known_hosts(services.bind),
-        security.no_foreign_writes,
-    ]
+    middlewares: list[Middleware] = [security.middleware(services.bind)]
     if tokens is not None:
         routes += signin.routes(tokens)
         middlewares += [_offer_sign_in, auth.middleware(tokens)]

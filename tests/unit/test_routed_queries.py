@@ -24,11 +24,8 @@ class Elsewhere:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def owns(self, operator: str, key: str) -> bool:
-        return False
-
-    def partition(self, operator: str, key: str) -> int:
-        return 0
+    def place(self, operator: str, key: str) -> tuple[int, bool]:
+        return 0, False
 
     def owner(self, uid: str, partition: int) -> str:
         return self.url

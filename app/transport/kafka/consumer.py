@@ -19,7 +19,7 @@ from app.outages import outlast
 from app.settings import ProcessingGuarantee
 from app.transport.batches import LaneConsumerMixin
 from app.transport.kafka import internals, membership, quiet, stopping
-from app.transport.kafka.failures import in_our_words
+from app.transport.kafka.failures import connecting, in_our_words
 from app.transport.kafka.fetching import FETCH_WAIT_MS, Fetching
 from app.transport.kafka.watch import Watch
 from models.errors import LogError, LogUnavailable
@@ -60,7 +60,10 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         quiet.install()
-        await super().on_start()
+        if self.app.client_only:
+            await self._connect()
+        else:
+            await outlast("connecting to Kafka", self._connect, lambda: self.should_stop)
         consumer = self._ensure_consumer()
         self._fetching = Fetching(
             consumer, lambda: self.consumer.seek_epoch, whole_fetches=self.transport.whole_fetches
@@ -70,6 +73,15 @@ class ConsumerThread(base.AIOKafkaConsumerThread):
             self._lease = membership.lease(consumer._coordinator)
             watch = Watch(consumer, lambda: self._fetching.lane_topics if self._fetching else (), self._fatal)
             self._watching = asyncio.get_running_loop().create_task(watch.run())
+
+    async def _connect(self) -> None:
+        try:
+            with connecting(self.transport.connection.url):
+                await super().on_start()
+        except BaseException:
+            if self._consumer is not None:
+                await stopping.stop(self._consumer)
+            raise
 
     async def on_thread_stop(self) -> None:
         if self._watching is not None:
