@@ -111,7 +111,8 @@ class Members(Service):
         try:
             await outlast("reading the claims of other workers", self._follow, lambda: self.should_stop)
         except FamulusError as exc:
-            log.warning("claims of other workers are not read any more, queries stay local: %s", exc)
+            if not self.should_stop:
+                log.warning("claims of other workers are not read any more, queries stay local: %s", exc)
 
     async def _follow(self) -> None:
         reader = self._client().reader()

@@ -15,6 +15,7 @@ import aiokafka
 from aiokafka.errors import KafkaError
 
 from app.transport.kafka.failures import in_our_words
+from app.transport.kafka.metadata import partition_counts
 from models.errors import LogError, UnknownTopic
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Watch:
         """Ends after the first failure that it reported."""
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
-            error = self._of_tasks() or self._of_the_group() or self._of_topics()
+            error = self._of_tasks() or self._of_the_group() or await self._of_topics()
             if error is not None:
                 if not isinstance(error, LogError):
                     error = in_our_words(error, "the consumer group")
@@ -72,7 +73,7 @@ class Watch:
             log.debug("taken: %r", taken)
         return None
 
-    def _of_topics(self) -> Exception | None:
+    async def _of_topics(self) -> Exception | None:
         cluster = self._consumer._client.cluster
         topics = self._topics()
         refused = sorted(set(cluster.unauthorized_topics) & set(topics))
@@ -85,8 +86,20 @@ class Watch:
         elif self._missing_since is None:
             self._missing_since = now
         elif now - self._missing_since > MISSING_TOPIC_SECONDS:
-            return UnknownTopic(f"{', '.join(missing)} has disappeared; create it again, then start the worker")
+            return await self._disappeared(missing)
         elif now - self._asked_at > _METADATA_SECONDS:
             self._asked_at = now
             self._consumer._client.force_metadata_update()
+        return None
+
+    async def _disappeared(self, topics: Collection[str]) -> Exception | None:
+        """What a broker says of topics that this client's metadata lacks, which may be old because no broker answered lately."""
+        self._missing_since = None
+        try:
+            await partition_counts(self._consumer._client, topics, unknown_seconds=_METADATA_SECONDS)
+        except UnknownTopic:
+            return UnknownTopic(f"{', '.join(topics)} has disappeared; create it again, then start the worker")
+        except (KafkaError, LogError) as error:
+            log.info("no broker answers a question about %s: %s", ", ".join(topics), error)
+        self._consumer._client.force_metadata_update()
         return None
