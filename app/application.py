@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -14,7 +13,6 @@ from typing import Any, cast
 
 import faust
 from faust.app.base import BootStrategy
-from faust.tables.recovery import RebalanceAgain
 from faust.transport.drivers import by_name
 from faust.types import TP
 from mode import ServiceT
@@ -25,15 +23,15 @@ from agents.operator.spec import OperatorSpec, check_uids
 from agents.transport import PartSink, SealedPart
 from app.alert_follower import AlertFollower
 from app.alerts import AlertFeed
+from app.assignment import LaneAssignment
 from app.broadcasts import BroadcastReader
 from app.data_dir import make_data_dir
 from app.health import LIVE, READY, STARTUP, Health
 from app.local_state import LocalState
 from app.members import Members, reachable_url
 from app.metrics import LaneCollector
-from app.outages import all_ended, outlast
 from app.partitioning import make_topics
-from app.recovery import LaneTableManager, StateRestorer, assigned_partitions, replay_source
+from app.recovery import LaneTableManager, StateRestorer
 from app.routed_queries import RoutedStateQueries
 from app.rulebook import RuleService
 from app.settings import ProcessingGuarantee, Settings
@@ -44,7 +42,7 @@ from app.transport.batches import LaneTopic
 from app.transport.client import BrokerClient, connect, faust_url
 from app.watchdog import Watchdog
 from app.worker import LaneWorker
-from models.errors import FamulusError, Fenced, LogUnavailable, StateError
+from models.errors import FamulusError, Fenced, LogUnavailable
 from models.topics import CATALOGUE, TopicNames, spec_of
 from tables.log import TopicPartition
 from tables.table import StateTable
@@ -80,10 +78,6 @@ class FamulusApp(faust.App):
 
     BootStrategy = LaneBootStrategy
 
-    #: time that processed records get to become durable when partitions leave or the worker stops
-    drain_timeout = timedelta(seconds=4)
-    #: what was told to end is told again after this time
-    cancel_again = timedelta(seconds=10)
     #: time that an orderly stop may take after a fatal error
     fatal_grace = timedelta(seconds=8)
 
@@ -98,7 +92,6 @@ class FamulusApp(faust.App):
         self.partition_counts: Mapping[str, int] = {}
         self.broadcast_readers: list[BroadcastReader] = []
         self._fatal_error: BaseException | None = None
-        self._opening: asyncio.Future[None] | None = None
         self._sink: PartSink | None = None
         self._client: BrokerClient | None = None
         self._rule_service: RuleService | None = None
@@ -144,6 +137,7 @@ class FamulusApp(faust.App):
             beacon=self.beacon,
         )
         self.restorer = StateRestorer(lambda: self.client().reader(), self.local_state, self.standbys.take)
+        self.lane_assignment = LaneAssignment(self)
         check_uids(operators)
         for spec in operators:
             self._add_operator(spec)
@@ -345,114 +339,19 @@ class FamulusApp(faust.App):
 
     # -- partitions
 
-    async def open_lanes(self) -> None:
-        """Restore and open every lane partition that is assigned, once the broadcast topics have been read.
-
-        Called by recovery, with the sources still paused.  Raises ``RebalanceAgain`` if the partitions are given back meanwhile.
-        """
-        await self._stop_opening()
-        taking = outlast("taking over partitions", self._open_lanes, lambda: self.should_stop)
-        opening = self._opening = asyncio.ensure_future(taking)
-        try:
-            await opening
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if caller is not None and caller.cancelling():
-                raise
-            if self._opening is opening:  # not given back: waiting for another assignment would be waiting for ever
-                self.fatal(StateError("it was broken off by a library; start the worker again"), "restoring state")
-            raise RebalanceAgain from None
-        except Exception as exc:
-            self.fatal(exc, "restoring state")
-            raise
-
-    async def _stop_opening(self) -> None:
-        """What is being opened belongs to an assignment that is over."""
-        opening, self._opening = self._opening, None
-        while opening is not None and not opening.done():
-            opening.cancel()
-            # Again if it is not over then: libraries take a cancellation for one of their own now and then.
-            await asyncio.wait([opening], timeout=self.cancel_again.total_seconds())
-
-    async def _open_lanes(self) -> None:
-        for reader in self.broadcast_readers:
-            await reader.ready.wait()
-        assignment = [TopicPartition(*tp) for tp in self.consumer.assignment()]
-        missing: list[tuple[Lane, int]] = []
-        for lane in self.lanes:
-            wanted = assigned_partitions(lane, assignment)
-            self._refuse_growth(lane, wanted)
-            for partition in set(lane.partitions) - wanted:
-                await lane.close(partition)
-            missing += ((lane, partition) for partition in sorted(wanted - set(lane.partitions)))
-        try:
-            # All at once: each takeover waits for the broker, and so does each read.
-            await all_ended(lane.fence(partition) for lane, partition in missing)
-            await self._restore_lanes(missing)
-        except BaseException:
-            taken = ((lane, partition) for lane, partition in missing if partition not in lane.partitions)
-            await asyncio.gather(*(lane.give_back(partition) for lane, partition in taken))
-            raise
-        await self.members.claim({lane.spec.uid: sorted(lane.partitions) for lane in self.lanes})
-        self.alert_follower.partitions_changed()
-
-    async def _restore_lanes(self, missing: Sequence[tuple[Lane, int]]) -> None:
-        wanted: dict[str, list[int]] = {}
-        for lane, partition in missing:
-            wanted.setdefault(lane.changelog, []).append(partition)
-        stores = await self.restorer.restore(wanted)
-        try:
-            for lane, partition in missing:
-                lane.open(partition, stores.pop(TopicPartition(lane.changelog, partition)))
-                try:
-                    await replay_source(lane, partition, self.client().reader())
-                except BaseException:
-                    await lane.close(partition)  # it knows a part of what it must know
-                    raise
-        finally:
-            for store in stores.values():
-                store.close()
-
-    def _refuse_growth(self, lane: Lane, wanted: set[int]) -> None:
-        topic = lane.spec.source.topic
-        if wanted and max(wanted) >= self.partitions_of(topic):
-            raise StateError(
-                f"topic {topic} has got partitions while this worker was running, and the state of operator {lane.spec.uid!r} is split as "
-                f"it was before; start under a new FAMULUS_APP_ID, which builds the state anew from the source"
-            )
-
     def lane_offsets(self) -> dict[TP, int]:
-        """Where each source partition goes on, as the restored markers say.
-
-        Operators that share a source may stand at different places: it goes on at the first of them, and the others skip what they
-        have.  One that has no state of it yet begins at its start, whatever the consumer group committed: a changelog that was lost is built
-        again instead of being missed.
-        """
-        offsets: dict[TP, list[int]] = {}
-        for lane in self.lanes:
-            for tp, offset in lane.offsets().items():
-                offsets.setdefault(TP(tp.topic, tp.partition), []).append(offset)
-        return {tp: min(found) for tp, found in offsets.items()}
-
-    async def _close_lanes(self) -> None:
-        """Make durable what was processed, then forget the partitions; their state is read back when they return."""
-        await self._stop_opening()
-        drained = await asyncio.gather(*(lane.drain(self.drain_timeout) for lane in self.lanes))
-        if not all(drained):
-            log.warning("not everything was written within %s; it will be processed again", self.drain_timeout)
-        elif self.should_stop:
-            await self.local_state.save(opened.task.store for lane in self.lanes for opened in lane.partitions.values())
-        await asyncio.gather(*(lane.close(*lane.partitions) for lane in self.lanes))
+        """Where each source partition goes on, as the restored markers say."""
+        return self.lane_assignment.offsets()
 
     async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super()._on_partitions_revoked(revoked)
         if not self.should_stop and self._fatal_error is None:
-            await self._close_lanes()
+            await self.lane_assignment.close()
 
     async def _stop_consumer(self) -> None:
         await super()._stop_consumer()
         if self._fatal_error is None:
-            await self._close_lanes()
+            await self.lane_assignment.close()
             await self.members.leave()
 
     # -- what the worker shows

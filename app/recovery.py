@@ -206,11 +206,11 @@ class LaneRecovery(Recovery):
     app: Any
 
     async def on_recovery_completed(self, generation_id: int = 0) -> None:
-        await self._wait(self.app.open_lanes())
+        await self._wait(self.app.lane_assignment.open())
         await super().on_recovery_completed(generation_id)
 
     async def _resume_streams(self, generation_id: int = 0) -> None:
-        await self._wait(self.app.open_lanes())
+        await self._wait(self.app.lane_assignment.open())
         await super()._resume_streams(generation_id)
 
 
@@ -254,11 +254,3 @@ async def replay_source(lane: Lane, partition: int, reader: LogReader) -> None:
             await patience.check()
     finally:
         await reader.stop()
-
-
-def assigned_partitions(lane: Lane, assignment: Iterable[TopicPartition]) -> set[int]:
-    """Partition numbers that an assignment gives the lane: those that it has of every source."""
-    assigned = list(assignment)
-    return set.intersection(
-        *({tp.partition for tp in assigned if tp.topic == source.topic} for source in lane.spec.sources)
-    )

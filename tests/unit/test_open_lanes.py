@@ -13,7 +13,8 @@ from faust.tables.recovery import RebalanceAgain
 
 from agents.lane import Lane, LaneOptions
 from agents.transport import SealedPart
-from app.application import FamulusApp
+from app.assignment import LaneAssignment
+from app.broadcasts import BroadcastReader
 from tables.log import TopicPartition
 from tables.store import PartitionStore
 from tests.unit.test_lane import SPEC
@@ -62,10 +63,9 @@ class Restorer:
         return {TopicPartition(changelog, n): Store() for changelog, numbers in wanted.items() for n in numbers}
 
 
-class App(FamulusApp):
+class App:
     """Of the application only what opens lanes."""
 
-    consumer: Any = None
     should_stop = False
 
     def __init__(self) -> None:
@@ -75,16 +75,19 @@ class App(FamulusApp):
         )
         self.lane = Lane(SPEC, options, lambda: self.sink_, fatal=self.fail, current_epoch=lambda: 0)
         self.lanes = [self.lane]
-        self.broadcast_readers = []
+        self.broadcast_readers: list[BroadcastReader] = []
         self.partition_counts = {"numbers": 4}
         self.restorer: Any = Restorer()
         self.claims: list[Mapping[str, list[int]]] = []
         self.members: Any = SimpleNamespace(claim=self._claim)
         self.alert_follower: Any = SimpleNamespace(partitions_changed=lambda: None)
-        self.consumer = SimpleNamespace(assignment=lambda: {TopicPartition("numbers", n) for n in range(2)})
+        self.consumer: Any = SimpleNamespace(assignment=lambda: {TopicPartition("numbers", n) for n in range(2)})
         self.failures: list[BaseException] = []
-        self._opening = None
-        self._fatal_error = None
+        self.local_state: Any = None
+        self.assignment = LaneAssignment(self)
+
+    def partitions_of(self, topic: str) -> int:
+        return self.partition_counts[topic]
 
     def client(self) -> Any:
         return SimpleNamespace(reader=lambda: None)
@@ -110,7 +113,7 @@ async def _close(app: App) -> None:
 
 
 async def test_partitions_that_were_taken_over_and_not_opened_are_given_back(app: App) -> None:
-    opening = asyncio.ensure_future(app.open_lanes())
+    opening = asyncio.ensure_future(app.assignment.open())
     await app.restorer.asked.wait()
     assert len(app.sink_.opened) == 2
     opening.cancel()
@@ -128,9 +131,9 @@ async def test_a_partition_whose_fold_was_not_given_everything_is_not_kept(
         replaying.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("app.application.replay_source", replay)
+    monkeypatch.setattr("app.assignment.replay_source", replay)
     app.restorer.gate.set()
-    opening = asyncio.ensure_future(app.open_lanes())
+    opening = asyncio.ensure_future(app.assignment.open())
     await replaying.wait()
     opening.cancel()
     await asyncio.gather(opening, return_exceptions=True)
@@ -140,9 +143,9 @@ async def test_a_partition_whose_fold_was_not_given_everything_is_not_kept(
 
 
 async def test_partitions_given_back_while_they_are_being_opened_are_not_opened_after_that(app: App) -> None:
-    opening = asyncio.ensure_future(app.open_lanes())
+    opening = asyncio.ensure_future(app.assignment.open())
     await app.restorer.asked.wait()
-    await app._close_lanes()
+    await app.assignment.close()
     app.restorer.gate.set()
     with pytest.raises(RebalanceAgain):
         await opening
@@ -152,7 +155,7 @@ async def test_partitions_given_back_while_they_are_being_opened_are_not_opened_
 
 
 async def test_a_library_that_swallows_a_cancellation_does_not_keep_partitions_from_being_given_back(app: App) -> None:
-    app.cancel_again = timedelta(milliseconds=20)
+    app.assignment.cancel_again = timedelta(milliseconds=20)
     swallowed = asyncio.Event()
 
     class Swallowing(Restorer):
@@ -164,10 +167,10 @@ async def test_a_library_that_swallows_a_cancellation_does_not_keep_partitions_f
                 return await super().restore(wanted)
 
     app.restorer = Swallowing()
-    opening = asyncio.ensure_future(app.open_lanes())
+    opening = asyncio.ensure_future(app.assignment.open())
     await app.restorer.asked.wait()
     async with asyncio.timeout(10):
-        await app._close_lanes()
+        await app.assignment.close()
     assert swallowed.is_set()
     with pytest.raises(RebalanceAgain):
         await opening
@@ -175,11 +178,11 @@ async def test_a_library_that_swallows_a_cancellation_does_not_keep_partitions_f
 
 
 async def test_what_a_new_assignment_opens_is_not_closed_by_the_one_before(app: App) -> None:
-    first = asyncio.ensure_future(app.open_lanes())
+    first = asyncio.ensure_future(app.assignment.open())
     await app.restorer.asked.wait()
     app.restorer.gate.set()
     first.cancel()
-    await app.open_lanes()
+    await app.assignment.open()
     await asyncio.gather(first, return_exceptions=True)
     assert set(app.lane.partitions) == {0, 1}
     assert len(app.sink_.opened) == 2
