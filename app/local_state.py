@@ -28,6 +28,8 @@ class LocalState:
 
     #: time between two snapshots of a partition
     snapshot_interval = timedelta(minutes=5)
+    #: What a stop may take for them: whoever stops workers kills those that take long (the parent of several after 15 s).
+    save_timeout = timedelta(seconds=9)
 
     def __init__(self, settings: Settings, clock: Clock = SystemClock()) -> None:  # noqa: B008  (frozen)
         self._root = settings.data_dir / settings.app_id
@@ -61,21 +63,24 @@ class LocalState:
         return None
 
     async def save(self, stores: Iterable[StateStore]) -> None:
-        """At a stop, with everything durable: write snapshots, a few milliseconds at a time."""
+        """At a stop, with everything durable: write snapshots, a few milliseconds at a time, as many as there is time for."""
+        deadline = asyncio.get_running_loop().time() + self.save_timeout.total_seconds()
         for store in stores:
             if isinstance(store, SnapshottingStore):
                 writer = store.begin_last()
                 if writer is not None:
-                    await self._write(writer)
+                    await self._write(writer, deadline)
         if self._publishing:
             await asyncio.gather(*self._publishing)
 
-    async def _write(self, writer: SnapshotWriter) -> None:
+    async def _write(self, writer: SnapshotWriter, deadline: float) -> None:
         try:
-            done = False
-            while not done:
-                done = writer.step()
+            while not writer.step():
                 await asyncio.sleep(0)
+                if asyncio.get_running_loop().time() > deadline:
+                    log.warning("%s was not written in time, the next start reads more of the changelog", writer.path)
+                    writer.abort()
+                    return
             await asyncio.get_running_loop().run_in_executor(None, writer.publish)
         except OSError as exc:
             log.warning("%s was not written, the next start reads more of the changelog: %s", writer.path, exc)
