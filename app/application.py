@@ -145,7 +145,7 @@ class FamulusApp(faust.App):
         self.watchdog = Watchdog(
             self.lanes,
             self._highwater,
-            self._waiting,
+            self.waiting,
             self.fatal,
             stalled_after=settings.stall_timeout,
             beacon=self.beacon,
@@ -229,7 +229,7 @@ class FamulusApp(faust.App):
         self.health.register("partitions", self._partitions_ready, {READY, STARTUP})
         self.health.register("progress", self.watchdog.stalled, {READY})
 
-    def _waiting(self) -> str | None:
+    def waiting(self) -> str | None:
         """What outside this worker it waits for: its turn, or the broker."""
         return getattr(self.consumer, "waiting_for", None)
 
@@ -239,7 +239,7 @@ class FamulusApp(faust.App):
     def _partitions_ready(self) -> str | None:
         if not self.started or self._consumer is None:
             return "the worker is starting"
-        waiting = self._waiting()
+        waiting = self.waiting() or self.lane_assignment.waits_for
         if waiting:
             return waiting
         recovering = self.restorer.progress.text()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from time import monotonic
 from typing import Any, Protocol
 
 from faust.tables.recovery import RebalanceAgain
@@ -18,8 +19,9 @@ from app.local_state import LocalState
 from app.members import Members
 from app.outages import all_ended, outlast
 from app.recovery import StateRestorer, replay_source
+from app.settings import Settings
 from app.transport.client import BrokerClient
-from models.errors import StateError
+from models.errors import LogUnreachable, StateError
 from tables.log import TopicPartition
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 class Worker(Protocol):
     """What is asked of the application."""
 
+    settings: Settings
     lanes: list[Lane]
     broadcast_readers: list[BroadcastReader]
     members: Members
@@ -35,6 +38,7 @@ class Worker(Protocol):
     restorer: StateRestorer
     local_state: LocalState
 
+    def waiting(self) -> str | None: ...
     @property
     def consumer(self) -> Any: ...
     @property
@@ -54,6 +58,9 @@ class LaneAssignment:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        #: why partitions that are assigned cannot be opened, in words: the broker is away
+        self.waits_for: str | None = None
+        self._failing_since: float | None = None
         self._opening: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
@@ -62,7 +69,8 @@ class LaneAssignment:
         Called by recovery, with the sources still paused.  Raises ``RebalanceAgain`` if the partitions are given back meanwhile.
         """
         await self._stop_opening()
-        taking = outlast("taking over partitions", self._open, lambda: self._worker.should_stop)
+        self.waits_for = self._failing_since = None
+        taking = outlast("taking over partitions", self._attempt, self._hopeless)
         opening = self._opening = asyncio.ensure_future(taking)
         try:
             await opening
@@ -78,6 +86,22 @@ class LaneAssignment:
         except Exception as exc:
             self._worker.fatal(exc, "restoring state")
             raise
+
+    async def _attempt(self) -> None:
+        try:
+            await self._open()
+        except LogUnreachable as error:
+            self.waits_for = str(error)
+            raise
+        self.waits_for = self._failing_since = None
+
+    def _hopeless(self) -> bool:
+        """Whether to end instead: the group goes on answering, so the broker is not away, and still nothing works."""
+        now = monotonic()
+        if self._worker.waiting() is not None or self._failing_since is None:
+            self._failing_since = now
+        limit = 2 * self._worker.settings.stall_timeout.total_seconds()
+        return self._worker.should_stop or now - self._failing_since > limit
 
     async def _stop_opening(self) -> None:
         """What is being opened belongs to an assignment that is over."""

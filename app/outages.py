@@ -18,17 +18,17 @@ AGAIN_SECONDS = 0.5
 LONGEST_SECONDS = 5.0
 
 
-async def outlast(what: str, attempt: Callable[[], Awaitable[T]], stopping: Callable[[], bool] = lambda: False) -> T:
+async def outlast(what: str, attempt: Callable[[], Awaitable[T]], give_up: Callable[[], bool]) -> T:
     """Result of ``attempt``, which is made again whenever no broker answers.  It must undo what it left half done.
 
-    Raises what else it raises, and :class:`models.errors.LogUnreachable` once ``stopping``.
+    Raises what else it raises, and :class:`models.errors.LogUnreachable` when to ``give_up``, which is asked after each failure.
     """
     pause = AGAIN_SECONDS
     while True:
         try:
             return await attempt()
         except LogUnreachable as error:
-            if stopping():
+            if give_up():
                 raise
             log.warning("%s is begun again in %.1f s: %s", what, pause, error)
         await asyncio.sleep(pause)

@@ -15,6 +15,8 @@ from agents.lane import Lane, LaneOptions
 from agents.transport import SealedPart
 from app.assignment import LaneAssignment
 from app.broadcasts import BroadcastReader
+from app.settings import Settings
+from models.errors import LogUnreachable
 from tables.log import TopicPartition
 from tables.store import PartitionStore
 from tests.unit.test_lane import SPEC
@@ -84,7 +86,12 @@ class App:
         self.consumer: Any = SimpleNamespace(assignment=lambda: {TopicPartition("numbers", n) for n in range(2)})
         self.failures: list[BaseException] = []
         self.local_state: Any = None
+        self.settings = Settings(broker="embedded:///nowhere")
+        self.silent: str | None = None
         self.assignment = LaneAssignment(self)
+
+    def waiting(self) -> str | None:
+        return self.silent
 
     def partitions_of(self, topic: str) -> int:
         return self.partition_counts[topic]
@@ -187,3 +194,62 @@ async def test_what_a_new_assignment_opens_is_not_closed_by_the_one_before(app: 
     assert set(app.lane.partitions) == {0, 1}
     assert len(app.sink_.opened) == 2
     await _close(app)
+
+
+class Away(Restorer):
+    """The broker is away the first times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left = times
+        self.gate.set()
+
+    async def restore(self, wanted: Mapping[str, Iterable[int]]) -> dict[TopicPartition, Store]:
+        if self.left:
+            self.left -= 1
+            raise LogUnreachable("nobody answers")
+        return await super().restore(wanted)
+
+
+async def test_a_broker_that_is_away_is_waited_for_and_what_was_taken_over_is_given_back_meanwhile(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str | None, set[TopicPartition]]] = []
+
+    async def sleep(seconds: float) -> None:
+        said.append((app.assignment.waits_for, set(app.sink_.opened)))
+
+    monkeypatch.setattr("app.outages.asyncio.sleep", sleep)
+    app.restorer = Away(2)
+    await app.assignment.open()
+    assert said == [("nobody answers", set())] * 2
+    assert set(app.lane.partitions) == {0, 1}
+    assert app.assignment.waits_for is None
+    assert not app.failures
+    await _close(app)
+
+
+@pytest.mark.parametrize("group_is_silent", [False, True])
+async def test_what_does_not_work_while_the_group_answers_ends_the_worker_in_the_end(
+    group_is_silent: bool, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal clock
+        clock += 60.0
+
+    monkeypatch.setattr("app.outages.asyncio.sleep", sleep)
+    monkeypatch.setattr("app.assignment.monotonic", lambda: clock)
+    app.silent = "Kafka has not answered" if group_is_silent else None
+    app.restorer = Away(10)
+    if group_is_silent:
+        await app.assignment.open()
+        await _close(app)
+        assert not app.failures
+    else:
+        with pytest.raises(LogUnreachable):
+            await app.assignment.open()
+        assert clock == 180.0  # more than twice the time of a stall
+        assert len(app.failures) == 1
+    assert app.sink_.opened == set()
