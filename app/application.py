@@ -39,7 +39,8 @@ from app.standby import Standbys
 from app.state_queries import LocalStateQueries
 from app.topic_options import warn_of_unfit_topics
 from app.transport.batches import LaneTopic
-from app.transport.client import BrokerClient, connect, faust_url
+from app.transport.brokers import connect, faust_url
+from app.transport.client import BrokerClient
 from app.watchdog import Watchdog
 from app.worker import LaneWorker
 from models.errors import FamulusError, Fenced, LogUnavailable

@@ -20,7 +20,7 @@ from app.rulebook import RuleService
 from app.settings import Settings, masked
 from app.topic_options import mending, unfit_topics
 from app.topology import operators
-from app.transport import client as transport
+from app.transport import brokers
 from app.transport.client import BrokerClient, NewRecord
 from app.transport.embedded.location import SCHEME, locate
 from app.transport.kafka import internals
@@ -95,7 +95,7 @@ def _compiled() -> Check:
 async def _broker(settings: Settings) -> AsyncIterator[Check]:
     where = masked(settings.broker)
     try:
-        async with asyncio.timeout(4 * TIMEOUT_S), transport.connect(settings.broker, settings.credentials) as client:
+        async with asyncio.timeout(4 * TIMEOUT_S), brokers.connect(settings.broker, settings.credentials) as client:
             yield ok("broker", f"{where}: {await _write_one(client)}")
             async for check in _topics(settings, client):
                 yield check

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from app.settings import Settings
-from app.transport import client as transport
+from app.transport import brokers
 from app.transport.client import BrokerClient
 from models.errors import FamulusError, SettingsError
 
@@ -167,7 +167,7 @@ def settings_of_environment() -> Settings:
 @asynccontextmanager
 async def broker(settings: Settings) -> AsyncIterator[BrokerClient]:
     """An open client of the configured broker."""
-    async with transport.connect(settings.broker, settings.credentials) as client:
+    async with brokers.connect(settings.broker, settings.credentials) as client:
         yield client
 
 

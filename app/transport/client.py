@@ -6,8 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.transport.credentials import OPEN, Credentials
-from models.errors import SettingsError
 from models.time import Millis
 from tables.log import LogReader, TopicPartition
 
@@ -57,26 +55,3 @@ class BrokerClient(Protocol):
 
     async def committed(self, group: str) -> dict[TopicPartition, int]:
         """Next offset to be read by the consumer group, per partition that it ever committed."""
-
-
-def connect(broker: str, credentials: Credentials = OPEN) -> BrokerClient:
-    """Client for a broker URL: ``embedded://PATH`` or ``kafka://HOST:PORT,...``; only Kafka asks for credentials."""
-    scheme = broker.partition("://")[0]
-    if scheme == "embedded":
-        from app.transport.embedded.client import EmbeddedClient
-
-        return EmbeddedClient(broker)
-    if scheme == "kafka":
-        from app.transport.kafka.client import KafkaClient
-
-        return KafkaClient(broker, credentials)
-    raise SettingsError(f"FAMULUS_BROKER: unknown scheme {scheme!r}; use embedded://PATH or kafka://HOST:PORT")
-
-
-def faust_url(broker: str) -> str:
-    """The broker URL as Faust may have it: it lower-cases what looks like a host name, so a path must be absolute."""
-    if broker.partition("://")[0] == "embedded":
-        from app.transport.embedded.location import locate
-
-        return locate(broker).url
-    return broker

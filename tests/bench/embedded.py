@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from app.transport.client import connect
+from app.transport.brokers import connect
 from models.topics import TopicNames
 from tests.bench.kafka import load, processed
 from tests.bench.machine import Reading, cpu_seconds, rss_mb, wait_for_quiet

@@ -27,7 +27,7 @@ from redis import asyncio as aioredis
 from agents.enrichment.lookup import LookupOptions, ProfileLookup
 from agents.enrichment.redis import RedisProfiles
 from agents.enrichment.sqlite import SqliteProfiles
-from app.transport.client import connect
+from app.transport.brokers import connect
 from models.profiles import Enrichment, UserProfile
 from models.topics import TopicNames
 from tests.bench.jobs import KEYS, events, follow, load

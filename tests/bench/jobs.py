@@ -29,7 +29,8 @@ from agents.orders import ORDERS
 from agents.profiles import PROFILES
 from agents.sessions import SESSIONS
 from agents.testing import HarnessRecord
-from app.transport.client import BrokerClient, NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import BrokerClient, NewRecord
 from models.events import UserEvent
 from models.orders import Order, Payment
 from models.partitioning import partition_of

@@ -25,7 +25,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from app.transport.client import BrokerClient, NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import BrokerClient, NewRecord
 from models.topics import TopicNames
 from tables.log import TopicPartition
 from tests.bench.machine import Reading, peak_rss_mb, wait_for_quiet

@@ -20,7 +20,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.transport.client import connect
+from app.transport.brokers import connect
 from models.topics import TopicNames
 from tests.bench.kafka import PARTITIONS, read
 from tests.bench.machine import Reading, wait_for_quiet

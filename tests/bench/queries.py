@@ -20,7 +20,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 from models.partitioning import partition_of
 from models.topics import TopicNames
 from tests.bench.kafka import PARTITIONS, processed

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 from models.topics import TopicNames
 from tests.bench.kafka import load
 from tests.bench.machine import rss_mb

@@ -16,7 +16,8 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from app.transport.client import BrokerClient, connect
+from app.transport.brokers import connect
+from app.transport.client import BrokerClient
 from models.topics import TopicNames
 from tests.bench.kafka import ends, load, read
 from tests.bench.machine import Reading, rss_mb, wait_for_quiet

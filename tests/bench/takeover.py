@@ -20,7 +20,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from app.transport.client import connect
+from app.transport.brokers import connect
 from app.transport.kafka.membership import SESSION_SECONDS
 from models.partitioning import partition_of
 from models.topics import TopicNames

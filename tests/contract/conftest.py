@@ -11,7 +11,8 @@ from typing import Protocol
 import pytest
 
 from agents.transport import PartSink
-from app.transport.client import BrokerClient, connect
+from app.transport.brokers import connect
+from app.transport.client import BrokerClient
 from app.transport.embedded.location import locate
 from app.transport.embedded.lock import WorkerLock
 from app.transport.embedded.sink import EmbeddedPartSink

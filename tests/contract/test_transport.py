@@ -12,7 +12,8 @@ from time import monotonic
 import pytest
 
 from agents.transport import SealedPart
-from app.transport.client import OPTIONS, BrokerClient, NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import OPTIONS, BrokerClient, NewRecord
 from models.errors import Fenced, LogError, RecordTooLarge, UnknownTopic
 from tables.log import LogReader, Record, TopicPartition
 from tests.contract.conftest import Broker
@@ -22,7 +23,8 @@ DEADLINE = 20.0
 
 PRODUCER = """
 import asyncio, sys
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 
 async def main(url, topic, name, count):
     async with connect(url) as client:
@@ -37,7 +39,8 @@ asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
 #: Appends when it is told to, and says when the append was done (the machine's monotonic clock).
 ONE_APPEND = """
 import asyncio, sys, time
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 
 async def main(url, topic):
     async with connect(url) as client:

@@ -17,7 +17,8 @@ import msgspec
 
 from agents.functions.profiles import UserProfiles
 from agents.testing import OperatorHarness
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 from models.events import UserEvent
 from models.orders import Order, Payment
 from models.topics import CATALOGUE

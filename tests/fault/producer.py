@@ -12,7 +12,8 @@ import signal
 import sys
 import time
 
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 from models.errors import LogError
 from models.topics import TopicNames
 from tests.support.workload import transactions

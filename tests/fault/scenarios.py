@@ -20,7 +20,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from app.transport.client import connect
+from app.transport.brokers import connect
 from models.topics import TopicNames
 from tables.log import TopicPartition
 from tests.fault import campaign

@@ -11,7 +11,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from app.transport.client import connect
+from app.transport.brokers import connect
 from tables.log import TopicPartition
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,8 @@ DEADLINE = 60.0
 #: Appends for ever and prints, for each record acknowledged: value, partition, offset.
 PRODUCER = """
 import asyncio, itertools, sys
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 
 async def main(url, name):
     async with connect(url) as client:
@@ -38,7 +39,8 @@ asyncio.run(main(sys.argv[1], sys.argv[2]))
 
 FULL_DISK = """
 import asyncio, resource, sys
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 from models.errors import LogUnavailable
 
 async def main(url):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 from models.topics import TopicNames
 from tests.fault import campaign
 from tests.fault.campaign import APP, TAKEN_OVER, Fleet, Plan, Report

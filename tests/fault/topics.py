@@ -6,7 +6,8 @@ import json
 import time
 from collections import defaultdict
 
-from app.transport.client import BrokerClient, NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import BrokerClient, NewRecord
 from models.topics import TopicNames, spec_of
 from tables.log import TopicPartition
 from tests.support.workload import rules

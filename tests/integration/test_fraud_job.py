@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 from models.topics import CATALOGUE, dlq_topic
 from tables.log import TopicPartition
 from tests.support.waiting import until

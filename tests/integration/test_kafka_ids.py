@@ -13,7 +13,8 @@ from time import monotonic
 import pytest
 
 from agents.transport import SealedPart
-from app.transport.client import BrokerClient, connect
+from app.transport.brokers import connect
+from app.transport.client import BrokerClient
 from app.transport.kafka.connection import Connection
 from app.transport.kafka.keeping import IdKeeper
 from app.transport.kafka.sink import KafkaPartSink

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 from app.transport.kafka.client import KafkaClient
 from tables.log import TopicPartition
 

@@ -11,7 +11,8 @@ from time import monotonic
 import pytest
 
 from agents.transport import SealedPart
-from app.transport.client import BrokerClient, connect
+from app.transport.brokers import connect
+from app.transport.client import BrokerClient
 from app.transport.kafka.connection import Connection
 from app.transport.kafka.sink import KafkaPartSink
 from models.errors import Fenced, LogUnavailable

@@ -11,7 +11,7 @@ from typing import Any
 import aiokafka
 import pytest
 
-from app.transport.client import connect
+from app.transport.brokers import connect
 from tables.log import TopicPartition
 from tests.integration.test_fraud_job import HIGH, Log, tx
 from tests.support.waiting import until

@@ -19,7 +19,8 @@ import aiokafka
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 from app.transport.credentials import OPEN, Credentials, SaslMechanism, SecurityProtocol
 from models.errors import LogUnavailable
 from models.topics import CATALOGUE

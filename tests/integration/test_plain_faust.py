@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from app.transport.client import BrokerClient, NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import BrokerClient, NewRecord
 from tables.log import LogReader, TopicPartition
 from tests.support.waiting import until
 from tests.support.worker import Worker

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 from tests.integration.test_fraud_job import HIGH, Log, tx
 from tests.support.waiting import until
 from tests.support.worker import BIN, Worker

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.transport.client import BrokerClient, connect
+from app.transport.brokers import connect
+from app.transport.client import BrokerClient
 from tables.log import LogReader, TopicPartition
 from tests.bench.machine import cpu_seconds, rss_mb
 from tests.support.worker import Worker

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.deadletters import DeadLetters, Replayed
-from app.transport.client import BrokerClient, NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import BrokerClient, NewRecord
 from models.deadletter import dead_letter_headers
 from models.errors import BadRecord
 from tables.log import TopicPartition

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 from app.transport.embedded import files
 from app.transport.embedded.location import Location
 from models.errors import LogCorrupt, LogUnavailable
@@ -123,7 +124,8 @@ async def test_a_torn_page_is_found(tmp_path: Path) -> None:
 
 READ_ONLY = """
 import asyncio, os, sys
-from app.transport.client import NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import NewRecord
 from app.transport.embedded import client  # while this user may still read it
 from models.errors import LogUnavailable
 

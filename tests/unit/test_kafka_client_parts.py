@@ -14,7 +14,7 @@ from aiokafka import errors as kafka
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 
-from app.transport.client import connect
+from app.transport.brokers import connect
 from app.transport.kafka import connection, internals, membership, quiet
 from app.transport.kafka.consumer import ConsumerThread
 from app.transport.kafka.failures import FencedInstanceId, in_our_words, translated

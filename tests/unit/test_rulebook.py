@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from app.rulebook import RuleService
-from app.transport.client import BrokerClient, NewRecord, connect
+from app.transport.brokers import connect
+from app.transport.client import BrokerClient, NewRecord
 from models.errors import NotFound, RuleRefused, VersionConflict
 from models.rules import RiskLevel, Rule
 

@@ -16,7 +16,8 @@ import pytest
 from app.settings import Settings
 from app.topic_options import Unfit, mending, unfit_topics, warn_of_unfit_topics
 from app.topology import operators
-from app.transport.client import BrokerClient, connect
+from app.transport.brokers import connect
+from app.transport.client import BrokerClient
 from models.errors import LogError
 from models.topics import dlq_topic, spec_of
 
