@@ -27,6 +27,10 @@ T = TypeVar("T")
 
 #: between two tries while a partition is being recovered
 _RETRY_S = 0.1
+#: of one request: as long as a worker takes at most
+_REQUEST_S = 30.0
+#: what decoding raises, whatever it was that answered
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class QueryRefused(FamulusError):
@@ -74,7 +78,7 @@ class StateClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> StateClient:
-        self._session = aiohttp.ClientSession(headers=self._headers, timeout=aiohttp.ClientTimeout(total=30))
+        self._session = aiohttp.ClientSession(headers=self._headers, timeout=aiohttp.ClientTimeout(total=_REQUEST_S))
         return self
 
     async def __aexit__(
@@ -124,7 +128,7 @@ class StateClient:
                     body = await response.read()
                     status = response.status
             except (aiohttp.ClientError, TimeoutError) as exc:
-                raise QueryRefused(f"{self._url} does not answer: {exc or type(exc).__name__}", status=0) from exc
+                raise QueryRefused(f"{self._url} does not answer: {str(exc) or type(exc).__name__}", status=0) from exc
             if status == 200:
                 return body
             detail = _detail(body) or f"HTTP {status}"
@@ -144,7 +148,7 @@ def _part(text: str) -> str:
 def _decode(body: bytes | msgspec.Raw, of: Any) -> Any:
     try:
         return msgspec.json.decode(body, type=of)
-    except msgspec.DecodeError as exc:
+    except _NOT_JSON as exc:
         raise QueryRefused(f"the answer does not fit {getattr(of, '__name__', of)}: {exc}", status=200) from exc
 
 
@@ -156,6 +160,6 @@ def _decoded(body: bytes | msgspec.Raw, of: type[T]) -> StateValue[T]:
 def _detail(body: bytes) -> str:
     try:
         problem = msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except _NOT_JSON:
         return ""
     return str(problem.get("detail") or problem.get("title") or "")

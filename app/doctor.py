@@ -253,11 +253,21 @@ async def _postgres(settings: Settings) -> Check:
         return ok("postgres", "not configured")
     import asyncpg  # a driver is loaded only where it is used
 
+    from agents.enrichment.postgres import QUERY
+
     where = masked(settings.postgres_url)
     try:
         connection = await asyncpg.connect(settings.postgres_url, timeout=TIMEOUT_S)
         try:
             version = await connection.fetchval("SHOW server_version", timeout=TIMEOUT_S)
+            try:
+                await connection.fetch(QUERY, [], timeout=TIMEOUT_S)
+            except asyncpg.PostgresError as error:
+                return fail(
+                    "postgres",
+                    f"{where}: profiles cannot be read: {error}",
+                    "give it the table user_profiles(user_id, name, tier, created_at), or correct FAMULUS_POSTGRES_URL",
+                )
         finally:
             await connection.close(timeout=TIMEOUT_S)
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

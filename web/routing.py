@@ -64,8 +64,10 @@ class Route:
 
     @property
     def pattern(self) -> str:
-        """The path as aiohttp takes it.  The last parameter of a state path takes slashes: keys may hold them."""
-        return re.sub(r"\{(\w+)\}", lambda match: f"{{{match[1]}:{'.+' if match[1] == 'key' else '[^/]+'}}}", self.path)
+        """The path as aiohttp takes it.  The last parameter of a state path takes slashes and line ends: keys may hold them."""
+        return re.sub(
+            r"\{(\w+)\}", lambda match: f"{{{match[1]}:{'(?s:.+)' if match[1] == 'key' else '[^/]+'}}}", self.path
+        )
 
 
 Table = dict[web.AbstractRoute, Route]

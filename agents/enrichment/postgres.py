@@ -8,11 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
-import msgspec
 
 from agents.enrichment.messages import CheckedMessages
-from agents.enrichment.source import ProfileSourceError
-from models.profiles import UNKNOWN, UserProfile
+from agents.enrichment.source import ProfileSourceError, profile_of
+from models.profiles import UserProfile
 
 QUERY = "SELECT user_id, name, tier FROM user_profiles WHERE user_id = ANY($1::text[])"
 #: After the server had no connection left for us: how long until we ask for one more again.
@@ -60,11 +59,11 @@ class PostgresProfiles:
         rows = await self._rows(wanted) if wanted else []
         found: dict[str, UserProfile] = {}
         for user_id, name, tier in rows:
-            fields = {"user_id": user_id, "name": name or UNKNOWN, "tier": tier or UNKNOWN}
-            try:
-                found[user_id] = msgspec.convert(fields, UserProfile)
-            except msgspec.ValidationError:
+            profile = profile_of(user_id, name, tier)
+            if profile is None:
                 self.garbage += 1
+            else:
+                found[user_id] = profile
         return found
 
     async def stop(self) -> None:

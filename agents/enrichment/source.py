@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from models.errors import FamulusError
-from models.profiles import UserProfile
+from models.profiles import UNKNOWN, UserProfile
 
 
 class ProfileSourceError(FamulusError):
@@ -35,3 +37,11 @@ class ProfileCache(ProfileSource, Protocol):
 
     async def put_many(self, profiles: Sequence[UserProfile]) -> None:
         """Remember profiles.  Raises :class:`ProfileSourceError` if it cannot."""
+
+
+def profile_of(user_id: object, name: object, tier: object) -> UserProfile | None:
+    """The profile that a row of a table says, with what is empty unknown; ``None`` where it is no profile."""
+    try:
+        return msgspec.convert({"user_id": user_id, "name": name or UNKNOWN, "tier": tier or UNKNOWN}, UserProfile)
+    except msgspec.ValidationError:
+        return None

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agents.enrichment.samples import sample_profiles
-from agents.enrichment.source import ProfileSourceError
+from agents.enrichment.source import ProfileSourceError, profile_of
 from models.profiles import UserProfile
 
 SCHEMA = (
@@ -21,7 +21,7 @@ SCHEMA = (
 class SqliteProfiles:
     """A :class:`agents.enrichment.source.ProfileSource` on one file, read in a thread of its own.
 
-    A file that is not there is made, with the example profiles in it.
+    A file that is not there is made, with the example profiles in it.  A row that is no profile is left out.
     """
 
     name = "sqlite"
@@ -50,7 +50,9 @@ class SqliteProfiles:
             raise ProfileSourceError(
                 f"cannot read profiles from {self._path} ({exc}); delete the file to have it made anew, or set FAMULUS_POSTGRES_URL"
             ) from exc
-        return {user_id: UserProfile(user_id, name, tier) for user_id, name, tier in rows}
+        # A table that somebody else made may hold anything.
+        profiles = (profile_of(*row) for row in rows)
+        return {profile.user_id: profile for profile in profiles if profile is not None}
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:

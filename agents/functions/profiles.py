@@ -69,7 +69,8 @@ class Pattern(msgspec.Struct, frozen=True):
 
 
 def _within(events: Sequence[UserEvent], now_ms: Millis, within_ms: Millis) -> list[UserEvent]:
-    return [event for event in events if abs(now_ms - event.timestamp) < within_ms]
+    """Those in the interval before ``now_ms``, that time included: what arrived earlier may have happened later."""
+    return [event for event in events if 0 <= now_ms - event.timestamp < within_ms]
 
 
 def _takeover(change: UserEvent, failures: Sequence[UserEvent]) -> Sequence[UserEvent]:
@@ -84,7 +85,7 @@ def _guessing(failure: UserEvent, failures: Sequence[UserEvent]) -> Sequence[Use
 
 
 def _spree(purchase: UserEvent, changes: Sequence[UserEvent]) -> Sequence[UserEvent]:
-    before = [event for event in changes if 0 <= purchase.timestamp - event.timestamp < _TEN_MINUTES]
+    before = _within(changes, purchase.timestamp, _TEN_MINUTES)
     return [*before, purchase] if before else ()
 
 

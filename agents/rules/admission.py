@@ -79,7 +79,7 @@ def decode_rule(value: bytes, name: str) -> Rule:
 
 def _said(error: Exception) -> str:
     text = str(error)
-    return text[:1].lower() + text[1:]
+    return text if text.startswith("JSON") else text[:1].lower() + text[1:]
 
 
 def _field_names(pairs: list[tuple[str, object]]) -> list[str]:

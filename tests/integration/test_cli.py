@@ -497,6 +497,15 @@ def test_the_doctor_names_services_that_do_not_answer_and_no_password(
     assert "hunter2" not in ended.out + ended.err
 
 
+def test_the_doctor_names_a_database_without_profiles(cli: Cli, postgres: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAMULUS_POSTGRES_URL", postgres.url)
+    assert checks(cli("doctor", "--json"))["postgres"]["verdict"] == "ok"
+    monkeypatch.setenv("FAMULUS_POSTGRES_URL", postgres.url.rpartition("/")[0] + "/postgres")
+    found = checks(cli("doctor", "--json"))["postgres"]
+    assert found["verdict"] == "fail"
+    assert 'relation "user_profiles" does not exist' in found["finding"]
+
+
 @pytest.mark.parametrize("broker", ["embedded:///proc/nowhere", "kafka://127.0.0.1:1"])
 def test_the_doctor_names_a_broker_that_cannot_be_used_once(
     cli: Cli, broker: str, monkeypatch: pytest.MonkeyPatch

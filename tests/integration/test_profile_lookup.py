@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -506,6 +507,19 @@ async def test_the_file_that_is_there_already_is_used(tmp_path: Path) -> None:
     for _ in range(2):
         async with lookup(sqlite=file) as made:
             assert await made.find("user2") == (UserProfile("user2", "Jane Smith", "silver"), DATABASE)
+
+
+async def test_a_row_of_the_file_that_is_no_profile_leaves_its_neighbours_alone(tmp_path: Path) -> None:
+    file = tmp_path / "profiles.sqlite"
+    with contextlib.closing(sqlite3.connect(file)) as db, db:
+        db.execute("CREATE TABLE user_profiles (user_id, name, tier, created_at)")
+        rows = [("user1", "Ann", "gold"), ("user2", None, ""), ("user3", "n" * 300, "gold"), ("user4", b"\xff", 5)]
+        db.executemany("INSERT INTO user_profiles VALUES (?, ?, ?, NULL)", rows)
+    async with lookup(sqlite=file) as made:
+        assert await made.find("user1") == (UserProfile("user1", "Ann", "gold"), DATABASE)
+        assert await made.find("user2") == (UserProfile("user2", "unknown", "unknown"), DATABASE)
+        for user_id in ("user3", "user4"):
+            assert (await made.find(user_id)).enrichment is DEFAULT
 
 
 async def test_a_damaged_file_is_a_failing_source(tmp_path: Path) -> None:

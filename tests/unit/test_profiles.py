@@ -73,6 +73,11 @@ def test_five_failed_log_ins_within_a_minute_are_guessing_and_the_sixth_is_no_ne
     assert alerts(*((n * 15, FAILED) for n in range(7))) == []
 
 
+def test_what_arrived_earlier_and_happened_later_makes_no_pattern_and_hides_none() -> None:
+    assert alerts((60, FAILED), (61, FAILED), (62, FAILED), (0, CHANGE)) == []
+    assert alerts(*((n * 10, FAILED) for n in range(4)), (80, FAILED), (40, FAILED)) == [("GUESSING", 5)]
+
+
 def test_a_purchase_soon_after_a_password_change_is_a_spree() -> None:
     assert alerts((0, CHANGE), (599, PURCHASE)) == [("SPREE", 1)]
     assert alerts((0, CHANGE), (600, PURCHASE)) == []

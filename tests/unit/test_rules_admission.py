@@ -60,6 +60,7 @@ def test_a_rule_is_read_with_all_its_fields() -> None:
         (b"R", b'{"rule_id":"R","description":"d","active":true,"risk_level":"LOW"}', "missing required field `when`"),
         (b"R", b"[]", "expected `object`, got `array`"),
         (b"R", b"{", "truncated"),
+        (b"R", b"x", "rule R: JSON is malformed"),
         (b"R", b'{"rule_id":"\xff"}', "not UTF-8"),
         (b"R", b'{"a":' + b"[" * 20_000, "rule R"),
         (b"R", encoded()[:-1] + b',"when":"false"}', "`when` is there twice"),

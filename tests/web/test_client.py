@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from app.client import QueryRefused, StateClient
@@ -15,7 +17,7 @@ from models.errors import NotFound, StateUnavailable
 from models.history import HistoryEntry
 from tests.web.fakes import Fakes, fakes
 from web.application import create_web_app
-from web.routing import Scope
+from web.routing import Handler, Scope
 
 
 class Entry(msgspec.Struct):
@@ -100,3 +102,37 @@ async def test_nobody_listening_and_a_client_that_is_not_open_are_said_plainly()
             await client.get("fraud", "history", "u", int)
     with pytest.raises(QueryRefused, match="async with"):
         await client.get("fraud", "history", "u", int)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"key":"\xff"}', b'{"key":' + b"[" * 20_000, b"null", b""])
+@pytest.mark.parametrize("status", [200, 500])
+async def test_what_answers_nonsense_is_refused_whatever_it_is(body: bytes, status: int) -> None:
+    async def nonsense(request: web.Request) -> web.Response:
+        return web.Response(body=body, status=status)
+
+    async with stranger(nonsense) as server, StateClient(str(server.make_url("/"))) as client:
+        with pytest.raises(QueryRefused) as refused:
+            await client.get("fraud", "history", "u", int)
+        assert refused.value.status == status
+
+
+async def test_what_never_answers_is_said_to_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.client._REQUEST_S", 0.1)
+    asked = asyncio.Event()
+
+    async def silence(request: web.Request) -> web.Response:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with stranger(silence) as server, StateClient(str(server.make_url("/"))) as client:
+        with pytest.raises(QueryRefused, match=r"does not answer: .*Timeout"):
+            await client.get("fraud", "history", "u", int)
+    assert asked.is_set()
+
+
+def stranger(handler: Handler) -> TestServer:
+    """A server that is no worker."""
+    app = web.Application()
+    app.router.add_get("/{path:.*}", handler)
+    return TestServer(app, host="127.0.0.1")

@@ -76,7 +76,7 @@ async def test_a_key_answers_with_its_value_by_field_name_and_how_fresh_it_is(cl
 
 
 @pytest.mark.parametrize(
-    "key", ["a/b", "a//b/", "a b", "50%", "%2F", "ü€😀", "../../etc/passwd", "a?b#c", "{x}", "a+b", "x;y=1"]
+    "key", ["a/b", "a//b/", "a b", "50%", "%2F", "ü€😀", "../../etc/passwd", "a?b#c", "{x}", "a+b", "x;y=1", "a\nb"]
 )
 async def test_any_text_can_be_a_key(client: Client, behind: Fakes, key: str) -> None:
     behind.state.values = {key: 1}
