@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from models.errors import NotFound
 from models.time import Millis
 
 
@@ -64,6 +65,10 @@ class StatePage:
     partial: bool
 
 
+class NotFoundElsewhere(NotFound):
+    """What another worker said that it has not."""
+
+
 class StateQueries(Protocol):
     """Reads keyed state by name."""
 
@@ -83,3 +88,8 @@ class StateQueries(Protocol):
 def cursor_of(key: str) -> str:
     """The cursor, as it travels in a URL, of a page that ended with ``key``."""
     return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+def key_of(cursor: str) -> str:
+    """The key that a cursor stands for; raises ``ValueError`` for one that is none."""
+    return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()

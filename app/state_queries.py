@@ -100,6 +100,10 @@ class LocalStateQueries:
         """Partitions of the operator that this worker has."""
         return set(self._lane(operator).partitions)
 
+    def has(self, operator: str) -> bool:
+        """Whether this worker runs the operator."""
+        return any(lane.spec.uid == operator for lane in self._worker.lanes)
+
     def place(self, operator: str, key: str) -> tuple[int, bool]:
         """Partition that a key belongs to, and whether it is this worker's."""
         lane = self._lane(operator)

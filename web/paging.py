@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-
 from aiohttp import web
 
-from app.queries import cursor_of
+from app.queries import cursor_of, key_of
 from web.problems import Problem
 from web.routing import Query
 
@@ -44,8 +41,8 @@ def name_after(request: web.Request) -> str | None:
     if cursor is None:
         return None
     try:
-        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
+        return key_of(cursor)
+    except ValueError:
         raise Problem(
             400,
             "The cursor is not one that this server gave out; ask again without it.",

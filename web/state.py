@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 from aiohttp import hdrs, web
 
-from app.queries import StateAnswer, StatePage
-from app.routed_queries import FORWARDED, caller, forwarded
+from app.queries import NotFoundElsewhere, StateAnswer, StatePage
+from app.routed_queries import FORWARDED, caller, reach, reach_of
 from models.errors import NotFound
 from models.time import NO_TIME, Millis
 from web.encoding import answer, encode, plain
@@ -55,6 +55,8 @@ def routes(services: Services) -> Sequence[Route]:
         _tell_who_asks(request)
         try:
             found = await services.queries.get(operator, state, names["key"])
+        except NotFoundElsewhere:
+            raise
         except NotFound:
             _must_exist(services, operator, state)
             raise
@@ -66,6 +68,8 @@ def routes(services: Services) -> Sequence[Route]:
         _tell_who_asks(request)
         try:
             found = await services.queries.list(operator, state, request.query.get("prefix", ""), limit, cursor)
+        except NotFoundElsewhere:
+            raise
         except NotFound:
             _must_exist(services, operator, state)
             raise
@@ -111,7 +115,7 @@ def routes(services: Services) -> Sequence[Route]:
 def _tell_who_asks(request: web.Request) -> None:
     """What a query to another worker must carry on; each request has a context of its own."""
     caller.set(request.headers.get(hdrs.AUTHORIZATION))
-    forwarded.set(FORWARDED in request.headers)
+    reach.set(reach_of(request.headers.get(FORWARDED)))
 
 
 def _must_exist(services: Services, operator: str, state: str) -> None:
