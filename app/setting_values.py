@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from app.transport.embedded.location import locate
 from models.errors import SettingsError
@@ -158,6 +158,19 @@ def url(*schemes: str) -> Callable[[str], str]:
             raise ValueError("bad port") from None
         return text
 
+    return read
+
+
+#: libpq's; asyncpg takes the same.
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+def postgres(text: str) -> str:
+    """The URL of a PostgreSQL database."""
+    read = url("postgresql", "postgres")(text)
+    for mode in parse_qs(urlsplit(text).query).get("sslmode", ()):
+        if mode not in _SSL_MODES:
+            raise ValueError(f"unknown sslmode; there are {', '.join(_SSL_MODES)}")
     return read
 
 

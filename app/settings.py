@@ -208,7 +208,7 @@ VARIABLES = (
     Variable(
         "FAMULUS_POSTGRES_URL",
         "postgres_url",
-        values.url("postgresql", "postgres"),
+        values.postgres,
         "postgresql://USER@HOST/DB",
         secret=True,
     ),

@@ -7,6 +7,12 @@ class FamulusError(Exception):
     """Base of every error that Famulus raises on purpose.  Its text is meant for the person at the terminal."""
 
 
+def described(error: BaseException, most: int = 200) -> str:
+    """An error of a library in one line: its kind, and its text if it has one."""
+    text = " ".join(str(error).split())[:most]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 class SettingsError(FamulusError):
     """A setting is unknown or has a bad value.  Correct the named variable and start again."""
 

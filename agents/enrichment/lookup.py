@@ -22,6 +22,7 @@ from agents.enrichment.breaker import BreakerState, CircuitBreaker
 from agents.enrichment.loader import Loader
 from agents.enrichment.source import ProfileCache, ProfileSource, ProfileSourceError
 from agents.operator.metrics import OperatorMetrics
+from models.errors import described
 from models.profiles import Enrichment, UserProfile
 
 log = logging.getLogger(__name__)
@@ -124,8 +125,8 @@ class Guarded:
             self.failed(str(exc), kept_waiting())
             raise
         except Exception as exc:  # whatever a driver does: events must not be lost for it
-            self.failed(f"{type(exc).__name__}: {exc}", kept_waiting())
-            raise ProfileSourceError(f"{self.source.name}: {type(exc).__name__}: {exc}") from exc
+            self.failed(described(exc), kept_waiting())
+            raise ProfileSourceError(f"{self.source.name}: {described(exc)}") from exc
         self.succeeded()
         return found
 

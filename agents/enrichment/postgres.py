@@ -11,6 +11,7 @@ import asyncpg
 
 from agents.enrichment.messages import CheckedMessages
 from agents.enrichment.source import ProfileSourceError, profile_of
+from models.errors import described
 from models.profiles import UserProfile
 
 QUERY = "SELECT user_id, name, tier FROM user_profiles WHERE user_id = ANY($1::text[])"
@@ -137,6 +138,6 @@ class PostgresProfiles:
 
 def _failed(exc: BaseException) -> ProfileSourceError:
     return ProfileSourceError(
-        f"cannot read profiles from PostgreSQL ({type(exc).__name__}: {str(exc)[:200]}); check FAMULUS_POSTGRES_URL, the server and "
+        f"cannot read profiles from PostgreSQL ({described(exc)}); check FAMULUS_POSTGRES_URL, the server and "
         "the table user_profiles(user_id, name, tier, created_at)"
     )

@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from agents.enrichment.source import ProfileSourceError
+from models.errors import described
 from models.profiles import UserProfile
 
 KEY_PREFIX = "user:"
@@ -86,6 +87,4 @@ class RedisProfiles:
 
 
 def _failed(what: str, exc: BaseException) -> ProfileSourceError:
-    return ProfileSourceError(
-        f"cannot {what} Redis ({type(exc).__name__}: {str(exc)[:200]}); check FAMULUS_REDIS_URL and the server"
-    )
+    return ProfileSourceError(f"cannot {what} Redis ({described(exc)}); check FAMULUS_REDIS_URL and the server")

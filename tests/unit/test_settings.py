@@ -127,6 +127,7 @@ def test_a_misspelt_variable_is_answered_with_the_one_that_was_meant() -> None:
         ("TOKENS_FILE", "/nowhere/tokens.toml", "no such file"),
         ("POSTGRES_URL", "mysql://db", "postgresql://"),
         ("POSTGRES_URL", "postgresql://", "no host"),
+        ("POSTGRES_URL", "postgresql://db/profiles?sslmode=on", "verify-full"),
         ("REDIS_URL", "redis://cache:port", "bad port"),
         ("SAVEPOINT_URL", "ftp://host/x", "unknown scheme"),
         ("SAVEPOINT_URL", "s3://", "no bucket"),
