@@ -91,7 +91,7 @@ class ListState(SequenceState[T]):
 
     def add_all(self, items: Iterable[T]) -> None:
         """Append several elements."""
-        for item in items:
+        for item in list(items):  # it may be this very list
             self.add(item)
 
     def _add_timed(self, item: T) -> None:
@@ -135,5 +135,10 @@ class ListState(SequenceState[T]):
         items: Items[T] = self.items_type()
         for run in runs:
             items.extend(run.elements)
-        del items[: len(items) - runs[-1].head]
+        del items[: len(items) - self._living(runs)]
         return items
+
+    def _living(self, runs: list[Any]) -> int:
+        """How many of the newest elements of the rows still live: fewer where ``keep_last`` was larger when they were written."""
+        head: int = runs[-1].head
+        return min(head, self._last)
