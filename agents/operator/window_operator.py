@@ -7,7 +7,7 @@ its trigger asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
@@ -71,6 +71,7 @@ class PaneView:
         "_pane",
         "count",
         "end_ms",
+        "merged_timers",
         "processing_time_ms",
         "start_ms",
         "state",
@@ -80,6 +81,7 @@ class PaneView:
 
     def __init__(self, operator: WindowOperator) -> None:
         self._operator = operator
+        self.merged_timers: Mapping[TimeDomain, Sequence[Millis]] = {}
 
     def of(self, window: Window, pane: Any, ctx: Context) -> PaneView:
         self.start_ms, self.end_ms = window
@@ -249,6 +251,10 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
         for known, _ in parts:
             self.panes.remove(known)
         merged = parts[0][1]
+        self._view.merged_timers = {
+            TimeDomain.EVENT: [at for known, pane in parts for at in pane.event_timers if at != known[1]],
+            TimeDomain.PROCESSING: [at for _, pane in parts for at in pane.processing_timers],
+        }
         for known, pane in parts:
             self._forget_timers(known, pane)
         for _, pane in parts[1:]:

@@ -339,6 +339,39 @@ def test_early_results_may_follow_the_wall_clock() -> None:
     assert h.timers("u") == []
 
 
+def test_early_results_of_a_session_come_though_the_watermark_lags_behind_its_growth() -> None:
+    trigger = EarlyEvery(timedelta(minutes=1))
+    h = harness(SessionWindow(FIVE, trigger=trigger).aggregate(Sum()), out_of_orderness=timedelta(seconds=10))
+    for second in range(0, 200, 5):
+        h.process(Event("u", 1000 * second))
+    # At each full minute of event time 10 s more are there already; the record that moves the watermark comes after.
+    assert h.outputs == [14, 26, 38]
+    h.end_input()
+    assert h.outputs[3:] == [40, 40]
+    assert h.timers("u") == []
+
+
+def test_early_results_do_not_repeat_what_was_emitted_at_the_end_or_late() -> None:
+    trigger = EarlyEvery(timedelta(minutes=1), domain=TimeDomain.PROCESSING)
+    h = harness(TumblingWindow(FIVE, allowed_lateness=FIVE, trigger=trigger).aggregate(Sum()))
+    h.process(Event("u", 1, 1))
+    h.watermark(5 * MINUTE)
+    h.advance_processing_time(FIVE)
+    assert h.outputs == [1]
+    h.process(Event("u", 2, 2))
+    h.advance_processing_time(FIVE)
+    assert h.outputs == [1, 3]
+
+
+def test_the_clock_of_early_results_may_be_given_as_its_text() -> None:
+    h = harness(TumblingWindow(FIVE, trigger=EarlyEvery(timedelta(minutes=1), domain="processing")).aggregate(Sum()))  # type: ignore[arg-type]  # as a user without types may
+    h.process(Event("u", 1, 1))
+    h.advance_processing_time(timedelta(minutes=1))
+    assert h.outputs == [1]
+    with pytest.raises(StateError, match="domain='wall': use 'event', 'processing'"):
+        EarlyEvery(FIVE, domain="wall")  # type: ignore[arg-type]
+
+
 def test_a_count_trigger_fires_without_emptying_and_purging_empties() -> None:
     keeping = harness(TumblingWindow(FIVE, trigger=OnCount(2)).aggregate(Sum()))
     purging = harness(TumblingWindow(FIVE, trigger=Purging(OnCount(2))).aggregate(Sum()))
