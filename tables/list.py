@@ -39,8 +39,8 @@ class ListState(SequenceState[T]):
         name: str | None = None,
     ) -> None:
         super().__init__(of, ttl=ttl, name=name)
-        if keep_last is not None and keep_last < 1:
-            raise StateError(f"keep_last={keep_last}: a list keeps at least one element")
+        if keep_last is not None and (not isinstance(keep_last, int) or keep_last < 1):
+            raise StateError(f"keep_last={keep_last!r}: a whole number of elements; a list keeps at least one element")
         if keep_for is None and time is not None:
             raise StateError("time= without keep_for=: say how long elements stay")
         if keep_for is not None and time is None and ttl is not None:
