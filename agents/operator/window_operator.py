@@ -223,7 +223,8 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
         out = self._contents(window, pane, ctx) if result.fires and pane.count else []
         if result.purges:
             self._purge(pane)
-            if pane.state or pane.event_timers or pane.processing_timers:
+            # A session goes on where it was emptied: its window is known until it ends.
+            if self.assigner.merging or pane.state or pane.event_timers or pane.processing_timers:
                 self.panes.put(window, pane)
             else:
                 self.panes.remove(window)

@@ -316,6 +316,17 @@ def test_a_count_window_leaves_no_state_behind_what_it_emitted() -> None:
     assert list(h.keys("panes")) == list(h.keys("elements")) == []
 
 
+def test_a_session_goes_on_where_its_trigger_emptied_it() -> None:
+    h = harness(SessionWindow(FIVE, trigger=Purging(OnCount(2))).aggregate(Sum(), into=named))
+    for minute in (0, 1, 2, 3, 20):
+        h.process(Event("u", minute * MINUTE))
+    assert h.outputs == [("u", 0, 6 * MINUTE, 2), ("u", 0, 8 * MINUTE, 2)]
+    h.end_input()
+    assert len(h.outputs) == 2
+    assert h.timers("u") == []
+    assert list(h.keys("panes")) == []
+
+
 def test_early_results_come_at_every_full_interval_with_news_and_the_last_one_on_time() -> None:
     h = harness(TumblingWindow(FIVE, trigger=EarlyEvery(timedelta(minutes=1))).aggregate(Sum()))
     h.process(Event("u", 1, 1))
