@@ -84,7 +84,8 @@ class OperatorSpec:
     """One operator of the job graph.
 
     ``uid`` names its state for ever (changelog topic ``APP-UID-changelog``, queries, savepoints): never change it.  ``function`` makes a
-    fresh instance per partition (of an ``AsyncFunction``: per worker).  ``source2`` is the second input of a ``KeyedCoProcessFunction``.
+    fresh instance per partition (of an ``AsyncFunction``: per worker).  ``output`` is the topic of what it yields, which without one goes
+    nowhere.  ``source2`` is the second input of a ``KeyedCoProcessFunction``.
     ``broadcast`` is the topic that every worker reads whole, ``broadcast_decode`` what makes an element of a value (without it the function gets
     the bytes; a record without a value is ``None`` either way).  ``side_outputs`` maps tags, or their names, to topics; late records have one
     anyway.

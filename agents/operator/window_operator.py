@@ -243,6 +243,10 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
         overlapping = [known for known in self.panes if known[0] < end and start < known[1]]
         if not overlapping:
             return window
+        if type(start) is not int or type(end) is not int:  # refused before anything is changed
+            raise BadRecord(
+                f"{type(self.assigner).__name__} gives the window {window}: its times are whole milliseconds"
+            )
         whole = Window(min(start, *(known[0] for known in overlapping)), max(end, *(known[1] for known in overlapping)))
         if len(overlapping) == 1 and overlapping[0] == whole:
             return whole

@@ -260,6 +260,11 @@ class Remembering(AsyncFunction[Event, int]):
         return 1
 
 
+class QuickCall(AsyncFunction[Event, int]):
+    def invoke(self, event: Event) -> int:  # type: ignore[override]
+        return 1
+
+
 class YieldingCall(AsyncFunction[Event, int]):
     async def invoke(self, event: Event) -> Any:
         yield 1
@@ -330,6 +335,7 @@ hours: Any = timedelta(hours=2)
         (lambda: harness(EmittingLimits()).broadcast("a", 1), "emits to a side output on its broadcast side"),
         (lambda: harness(Remembering()), "declares the state 'count', and an AsyncFunction has none"),
         (lambda: harness(YieldingCall()), "invoke yields: return the result, a list"),
+        (lambda: harness(QuickCall()), r"invoke is not async: write async def invoke"),
         (lambda: harness(NoCall()), r"NoCall has no invoke: define invoke\(self, event\)"),
         (lambda: harness(WaitingFallback()), "timeout is async: .* write def timeout"),
         (lambda: harness(QuickOpen()), "open is not async: write async def open"),

@@ -327,6 +327,21 @@ def test_a_session_goes_on_where_its_trigger_emptied_it() -> None:
     assert list(h.keys("panes")) == []
 
 
+class OddGap(SessionWindow):
+    def gap_ms(self, event: Event) -> int:
+        return event.amount
+
+
+def test_a_gap_that_is_no_time_costs_its_record_and_not_the_session_that_it_would_join() -> None:
+    h = harness(OddGap(FIVE).aggregate(Sum(), into=named))
+    h.process(Event("u", 0, 100))
+    with pytest.raises(BadRecord, match="whole milliseconds"):
+        h.process(Event("u", 50, 100.5))  # type: ignore[arg-type]  # a mistake
+    h.end_input()
+    assert h.outputs == [("u", 0, 100, 100)]
+    assert list(h.keys("panes")) == []
+
+
 def test_early_results_come_at_every_full_interval_with_news_and_the_last_one_on_time() -> None:
     h = harness(TumblingWindow(FIVE, trigger=EarlyEvery(timedelta(minutes=1))).aggregate(Sum()))
     h.process(Event("u", 1, 1))
