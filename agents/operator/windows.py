@@ -180,10 +180,14 @@ class SessionWindow(WindowAssigner):
 
 
 class CountWindow(WindowAssigner):
-    """Every ``count`` records of a key, whatever their time.  With a ``trigger`` of your own: the window of all time."""
+    """Every ``count`` records of a key, whatever their time.  With a ``trigger`` of your own instead: the window of all time."""
 
-    def __init__(self, count: int, *, trigger: Trigger | None = None) -> None:
-        super().__init__(trigger=trigger or Purging(OnCount(count)))
+    def __init__(self, count: int | None = None, *, trigger: Trigger | None = None) -> None:
+        if count is not None and trigger is not None:
+            raise StateError(
+                f"CountWindow({count!r}, trigger=...): the trigger alone would say when to emit; give one of them"
+            )
+        super().__init__(trigger=Purging(OnCount(count)) if trigger is None else trigger)  # type: ignore[arg-type]  # OnCount refuses None
 
     def assign(self, event: Any, timestamp_ms: Millis) -> Iterable[Window]:
         return (ALL_TIME,)

@@ -308,6 +308,17 @@ def test_a_count_window_emits_every_so_many_records_of_a_key() -> None:
     assert len(h.outputs) == 4
 
 
+def test_a_window_of_all_time_has_a_trigger_and_no_count_beside_it() -> None:
+    h = harness(CountWindow(trigger=OnCount(2)).aggregate(Sum()))
+    for n in range(4):
+        h.process(Event("u", n))
+    assert h.outputs == [2, 4]
+    with pytest.raises(StateError, match="give one of them"):
+        CountWindow(3, trigger=OnCount(2))
+    with pytest.raises(StateError, match="a whole number of records"):
+        CountWindow()
+
+
 def test_a_count_window_leaves_no_state_behind_what_it_emitted() -> None:
     h = harness(CountWindow(2).process(lambda key, window, events: len(events), of=Event))
     for n in range(4):
