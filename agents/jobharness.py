@@ -21,7 +21,7 @@ from agents.transport import Batch, Headers, SealedPart
 from agents.virtual_time import VirtualLoop
 from models.errors import StateError
 from models.partitioning import partition_of
-from models.time import ManualClock, Millis, millis
+from models.time import ManualClock, Millis, length
 from models.topics import DEFAULT_PARTITIONS, spec_of
 from tables.log import TopicPartition
 from tables.store import PartitionStore
@@ -111,6 +111,8 @@ class JobHarness:
         if not all(isinstance(spec, OperatorSpec) for spec in self._specs):
             raise StateError("JobHarness takes the operators of one job, for instance app.topology.JOBS['fraud']")
         check_uids(self._specs)
+        self._read_by_the_job = {source.topic for spec in self._specs for source in spec.sources}
+        self._read_by_the_job.update(spec.broadcast for spec in self._specs if spec.broadcast)
         self._max_drift = max_drift
         self._log = _Log(dict(partitions or {}))
         self._log.clock = ManualClock(clock_ms)
@@ -125,7 +127,12 @@ class JobHarness:
     # -- in
 
     def send(self, topic: str, key: str | bytes | None, value: Any) -> None:
-        """Append a record; ``value`` is encoded as JSON unless it is bytes or ``None``.  The key decides the partition."""
+        """Append a record; ``value`` is encoded as JSON unless it is bytes or ``None``.  The key decides the partition.
+
+        Raises :class:`models.errors.StateError` for a topic that no operator of the job reads.
+        """
+        if topic not in self._read_by_the_job:
+            raise StateError(f"no operator reads {topic!r}; they read {', '.join(sorted(self._read_by_the_job))}")
         raw_key = key.encode() if isinstance(key, str) else key
         raw = value if value is None or isinstance(value, bytes) else msgspec.json.encode(value)
         partition = partition_of(raw_key or b"", self._log.partitions(topic))
@@ -135,7 +142,7 @@ class JobHarness:
         """Let the wall clock go on: timers fire at their time, idle partitions move on."""
         self.run()
         clock = self._log.clock
-        end = clock.now_ms() + millis(by)
+        end = clock.now_ms() + length(by, "advance_processing_time")
         while (due := self._next_due()) < end:
             self._move(max(due, clock.now_ms()))
         self._move(end)

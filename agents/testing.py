@@ -31,7 +31,7 @@ from agents.operator.spec import Source
 from agents.operator.timers import FAR, TimeDomain
 from agents.virtual_time import VirtualLoop
 from models.errors import StateError
-from models.time import ManualClock, Millis, millis
+from models.time import ManualClock, Millis, length, millis
 from tables.changelog import Row
 from tables.state import KeyedState
 from tables.store import PartitionStore
@@ -121,7 +121,8 @@ class OperatorHarness:
     """One function on one partition.
 
     ``key`` and ``timestamp`` read an event's key and event time (``key2``, ``timestamp2`` those of a second input, if they differ).
-    Without ``out_of_orderness`` the watermark moves only by :meth:`watermark`.  Events are given as objects; outputs come back as objects.
+    Without ``out_of_orderness`` the watermark moves only by :meth:`watermark`.  Events are given as objects; outputs come back as objects, as
+    they were when they were emitted.
     Processing time starts at 1_700_000_000_000 ms and moves only by :meth:`advance_processing_time`.  An exception of the function is raised
     where a worker would write a dead letter.
 
@@ -202,7 +203,7 @@ class OperatorHarness:
                 source2=self._sources[1] if len(self._sources) > 1 else None,
                 broadcasts=self._broadcasts,
                 max_drift_ms=drift,
-                encode=_same,
+                encode=_as_emitted,
             )
         self._active_ms = [self._clock.now_ms() for _ in self._sources]
         self._task.context.processing_time_ms = self._clock.now_ms()
@@ -217,7 +218,7 @@ class OperatorHarness:
                 self._sources[0],
                 store,
                 max_drift_ms=drift,
-                encode=_same,
+                encode=_as_emitted,
                 emitted=self._collect,
             )
 
@@ -289,6 +290,8 @@ class OperatorHarness:
 
     def watermark(self, timestamp_ms: Millis) -> None:
         """Say that no event before ``timestamp_ms`` is expected any more, in any input.  A watermark never goes back."""
+        if type(timestamp_ms) is not int:
+            raise StateError(f"watermark({timestamp_ms!r}): a watermark is a whole number of milliseconds since 1970")
         if isinstance(self._task, AsyncTask):
             return
         self._task.advance_watermark(timestamp_ms)
@@ -298,7 +301,7 @@ class OperatorHarness:
     def advance_processing_time(self, by: timedelta) -> None:
         """Let the wall clock go on; timers fire at their time on the way."""
         task, clock = self._task, self._clock
-        end = clock.now_ms() + millis(by)
+        end = clock.now_ms() + length(by, "advance_processing_time")
         if isinstance(task, AsyncTask):
             clock.advance(by)
             self._virtual.run_to(self._virtual.now + by.total_seconds())
@@ -509,8 +512,9 @@ class OperatorHarness:
             raise error
 
 
-def _same(value: Any) -> Any:
-    return value
+def _as_emitted(value: Any) -> Any:
+    # A worker encodes a value when it is emitted; what the function makes of it afterwards does not show.  Late records are shown as themselves.
+    return value if isinstance(value, LateRecord) else copy.deepcopy(value)
 
 
 async def _always() -> bool:

@@ -45,3 +45,10 @@ def millis(interval: timedelta) -> Millis:
     if not isinstance(interval, timedelta):
         raise StateError(f"{interval!r} is no length of time: give a timedelta, for instance timedelta(minutes=5)")
     return interval // timedelta(milliseconds=1)
+
+
+def length(interval: timedelta, name: str) -> Millis:
+    """As :func:`millis`, of an interval that goes forward.  Raises :class:`models.errors.StateError` for one that goes back."""
+    if millis(interval) < 0:
+        raise StateError(f"{name} {interval}: time does not go back")
+    return millis(interval)

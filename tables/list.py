@@ -39,8 +39,8 @@ class ListState(SequenceState[T]):
         name: str | None = None,
     ) -> None:
         super().__init__(of, ttl=ttl, name=name)
-        if keep_last is not None and keep_last < 1:
-            raise StateError(f"keep_last={keep_last}: a list keeps at least one element")
+        if keep_last is not None and (not isinstance(keep_last, int) or keep_last < 1):
+            raise StateError(f"keep_last={keep_last!r}: a whole number of elements; a list keeps at least one element")
         if keep_for is None and time is not None:
             raise StateError("time= without keep_for=: say how long elements stay")
         if keep_for is not None and time is None and ttl is not None:
@@ -91,7 +91,7 @@ class ListState(SequenceState[T]):
 
     def add_all(self, items: Iterable[T]) -> None:
         """Append several elements."""
-        for item in items:
+        for item in list(items):  # it may be this very list
             self.add(item)
 
     def _add_timed(self, item: T) -> None:
@@ -135,5 +135,10 @@ class ListState(SequenceState[T]):
         items: Items[T] = self.items_type()
         for run in runs:
             items.extend(run.elements)
-        del items[: len(items) - runs[-1].head]
+        del items[: len(items) - self._living(runs)]
         return items
+
+    def _living(self, runs: list[Any]) -> int:
+        """How many of the newest elements of the rows still live: fewer where ``keep_last`` was larger when they were written."""
+        head: int = runs[-1].head
+        return min(head, self._last)

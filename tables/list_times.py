@@ -20,26 +20,32 @@ _FAR: Millis = 1 << 62
 class StampedItems(Items[T]):
     """Elements with their stamps.
 
-    ``stamps``: one per element.  ``oldest``: the smallest of them.  ``renewed``: a later stamp that all elements got by being read.
+    ``stamps``: one per element.  ``oldest``: the smallest of them.  ``renewed``: a later stamp that elements got by being read, all but those
+    whose own is ``dead`` or before: they had expired by then and were only still visible.
     ``logged``'s companion ``logged_oldest``: the smallest stamp in the rows.  ``rewrite``: the rows need replacing as a whole.
     """
 
-    __slots__ = ("logged_oldest", "oldest", "renewed", "rewrite", "stamps")
+    __slots__ = ("dead", "logged_oldest", "oldest", "renewed", "rewrite", "stamps")
 
     def __init__(self) -> None:
         super().__init__()
         self.stamps: list[Millis] = []
         self.oldest: Millis = _FAR
         self.renewed: Millis = UNSTAMPED
+        self.dead: Millis = UNSTAMPED
         self.logged_oldest: Millis = _FAR
         self.rewrite = False
 
     def effective(self) -> list[Millis]:
         """When each element was renewed last."""
-        renewed = self.renewed
+        renewed, dead = self.renewed, self.dead
         if renewed <= self.oldest:
             return self.stamps
-        return [max(stamp, renewed) for stamp in self.stamps]
+        return [stamp if stamp <= dead else max(stamp, renewed) for stamp in self.stamps]
+
+    def eldest(self) -> Millis:
+        """When the element was renewed that expires first."""
+        return self.oldest if self.oldest <= self.dead else max(self.oldest, self.renewed)
 
 
 class StampedList(ListState[T]):
@@ -94,7 +100,7 @@ class StampedList(ListState[T]):
                 stamps = [now] * len(run.elements)
                 items.rewrite = bool(run.elements) or items.rewrite
             items.stamps.extend(stamps)
-        self._drop_oldest(items, len(items) - runs[-1].head)
+        self._drop_oldest(items, len(items) - self._living(runs))
         items.logged_oldest = items.oldest
         return items
 

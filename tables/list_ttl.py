@@ -60,7 +60,7 @@ class ListWithTtl(Expiring, StampedList[T]):
     def _alive(self, key: str) -> StampedItems[T] | None:
         """The key's items without the expired ones, unless they may be seen."""
         items: StampedItems[T] | None = self._find(key)
-        if items is not None and not self._visible and self._expired(max(items.oldest, items.renewed)):
+        if items is not None and not self._visible and self._expired(items.eldest()):
             return self._expire(key, items)
         return items
 
@@ -81,9 +81,12 @@ class ListWithTtl(Expiring, StampedList[T]):
 
     def _renew(self, key: str, items: StampedItems[T]) -> None:
         """Reading renews all elements that it shows, but not those that are dead and only still visible."""
-        oldest = max(items.oldest, items.renewed)
-        if self._expired(oldest):
-            return
+        if self._expired(items.eldest()):
+            over = self._clock() - self._ttl_ms
+            if items.renewed <= over:
+                items.dead = over
+            if all(stamp <= items.dead for stamp in items.stamps):
+                return
         items.renewed = max(items.renewed, self._now())
         if items.logged and items.renewed - items.logged_oldest >= self._step_ms:
             self._rewrite(key, items)
@@ -97,7 +100,7 @@ class ListWithTtl(Expiring, StampedList[T]):
             if items is None or not (items.rewrite or all(self._expired(stamp) for stamp in items.stamps)):
                 return
             items = self._thaw(key)
-        if self._expired(max(items.oldest, items.renewed)):
+        if self._expired(items.eldest()):
             self._expire(key, items)
 
     # -- looking

@@ -115,7 +115,10 @@ class MapState(PartedState, Generic[K, V]):
         return not self._entries()
 
     def entries(self) -> ItemsView[K, V]:
-        """A live view of (key, value) pairs: read it, do not change the map while iterating."""
+        """A live view of (key, value) pairs: read it, do not change the map while iterating.
+
+        Their order is that of putting, until a restart: sort them where it matters.
+        """
         return (self._entries() or {}).items()
 
     def keys(self) -> KeysView[K]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from models.errors import StateError
 from models.texts import shared
 from tables.changelog import Row, part_suffix
@@ -13,6 +15,8 @@ from tables.state import PartedState, decode_row, decoder, encode, unencodable
 from tables.store import KeyRows
 
 T = TypeVar("T")
+
+_decode_place = msgspec.msgpack.Decoder(int).decode
 
 
 class Ring(Generic[T]):
@@ -36,7 +40,8 @@ class RingState(PartedState, Generic[T]):
 
     Elements are structs.  ``column`` names the field of theirs, a text, that can be asked for without unpacking them.
 
-    A ring: element number n lies at place n modulo ``keep_last``.  Row: part = MessagePack of the place, value = [n, element].
+    A ring: element number n lies at place n modulo ``keep_last``.  Row: part = MessagePack of the place, value = [n, element].  With another
+    ``keep_last`` elements move: a key's are written anew when it is first read.
     """
 
     kind = "list"
@@ -122,20 +127,29 @@ class RingState(PartedState, Generic[T]):
         ring = self._decoded(self._cold.take(key.encode()), key)
         if ring is not None:
             self._rows[key] = ring
+            if ring.gone:
+                ring.fresh = len(ring.rows)
+                self._dirty[key] = ring
         return ring
 
     def _decoded(self, stored: KeyRows, key: str) -> Ring[T] | None:
+        last = self.keep_last
         rows = sorted(
-            ((*decode_row(self._decode, row, self.name, key), row) for row in (stored[1] or {}).values()),
+            (
+                (*decode_row(self._decode, row, self.name, key), row, _decode_place(part))
+                for part, row in (stored[1] or {}).items()
+            ),
             key=lambda found: found[0],
         )
         if not rows:
             return None
         ring: Ring[T] = Ring()
-        for number, element, row in rows:
+        ring.after = rows[-1][0] + 1
+        for _, element, row, _ in rows[-last:]:
             ring.column.append(shared(self._column_of(element)))
             ring.rows.append(row)
-            ring.after = number + 1
+        if len(rows) > last or any(place != number % last for number, _, _, place in rows):
+            ring.gone = {place for _, _, _, place in rows}  # written with another ``keep_last``
         return ring
 
     def freeze(self, put: list[Row]) -> None:
@@ -147,7 +161,7 @@ class RingState(PartedState, Generic[T]):
             number = ring.after - kept
             if ring.gone is not None:
                 for place in ring.gone.difference(n % last for n in range(number, ring.after)):
-                    append((start + ends[place], None))
+                    append((start + (ends[place] if place < last else part_suffix(encode(place))), None))
                 ring.gone = None
                 if not kept:
                     del self._rows[key]

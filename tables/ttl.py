@@ -76,9 +76,9 @@ class CleanupType:
 
     @classmethod
     def incremental(cls, keys_per_access: int) -> CleanupType:
-        if keys_per_access < 1:
+        if not isinstance(keys_per_access, int) or keys_per_access < 1:
             raise StateError(
-                f"incremental({keys_per_access}): at least one key per access, or nothing is ever cleaned up"
+                f"incremental({keys_per_access!r}): at least one key per access, or nothing is ever cleaned up"
             )
         return cls("incremental", keys_per_access)
 

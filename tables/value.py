@@ -20,7 +20,8 @@ class ValueState(KeyedState, Generic[T]):
     ``value()`` returned changes nothing durable until it is given to ``update``.  ``None`` is no value.  Row: the value.
 
     ``default`` is what a key without a value has: a number, text or bytes, or a function that makes it.  Raises
-    :class:`models.errors.StateError` for a type that cannot be stored, and when a part is cut for a value that is not of its type.
+    :class:`models.errors.StateError` for a type that cannot be stored, when a part is cut for a value that cannot be encoded, and when one is
+    read back that is not of the type; nobody looks before (``OperatorHarness(check_mutations=True)`` does).
     """
 
     kind = "value"

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from agents.operator.metrics import OperatorMetrics
 from models.errors import FamulusError, StateError
-from models.time import millis
+from models.time import length, millis
 
 I = TypeVar("I")  # noqa: E741  (input, output: the letters of Flink's signatures)
 O = TypeVar("O")  # noqa: E741
@@ -51,7 +51,7 @@ class FixedRetry:
 
     def __post_init__(self) -> None:
         _check_attempts(self.attempts)
-        millis(self.delay)
+        length(self.delay, "delay")
 
     def retries(self, error: Exception) -> bool:
         """Whether an exception is worth another try."""
@@ -81,8 +81,10 @@ class ExponentialRetry:
 
     def __post_init__(self) -> None:
         _check_attempts(self.attempts)
-        millis(self.first)
-        millis(self.most)
+        length(self.first, "first")
+        length(self.most, "most")
+        if self.factor < 1:
+            raise StateError(f"factor={self.factor}: delays grow by it, so it is 1 at least")
         if not 0 <= self.jitter <= 1:
             raise StateError(f"jitter={self.jitter}: the part of a delay that is left to chance lies between 0 and 1")
 
@@ -140,10 +142,10 @@ class AsyncFunction(Generic[I, O]):
     ) -> None:
         if ordered is not None and unordered is not None and ordered == unordered:
             raise StateError(f"ordered={ordered} and unordered={unordered} contradict each other: give one of them")
-        if capacity < 1:
-            raise StateError(f"capacity={capacity}: at least one call must be allowed")
-        if timeout is not None:
-            millis(timeout)
+        if not isinstance(capacity, int) or capacity < 1:
+            raise StateError(f"capacity={capacity!r}: a whole number of calls, one at least")
+        if timeout is not None and millis(timeout) < 1:
+            raise StateError(f"timeout={timeout}: a millisecond at least, or None to wait for ever")
         if retry is not None and not isinstance(retry, (FixedRetry, ExponentialRetry)):
             raise StateError(f"retry={retry!r}: give a FixedRetry(attempts=3) or an ExponentialRetry(...)")
         if ordered is None:
@@ -166,5 +168,5 @@ class AsyncFunction(Generic[I, O]):
 
 
 def _check_attempts(attempts: int) -> None:
-    if attempts < 1:
-        raise StateError(f"attempts={attempts}: the first attempt counts, too")
+    if not isinstance(attempts, int) or attempts < 1:
+        raise StateError(f"attempts={attempts!r}: a whole number, one at least, since the first attempt counts, too")

@@ -66,6 +66,8 @@ def check_async(function: AsyncFunction[Any, Any]) -> None:
     _check_method(function, AsyncFunction, "invoke", "event")
     if _yields(function.invoke):
         raise StateError(f"{name}.invoke yields: return the result, a list where there are several")
+    if not inspect.iscoroutinefunction(function.invoke):
+        raise StateError(f"{name}.invoke is not async: write async def invoke(self, event)")
     _check_method(function, None, "timeout", "event")
     if _is_async(function.timeout):
         raise StateError(

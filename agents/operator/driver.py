@@ -32,12 +32,13 @@ from agents.operator.process import (
 from agents.operator.spec import Decode, Source, bad_record, refuse_drift, refuse_key
 from agents.operator.timers import FAR, TimeDomain, TimerQueue, Timers
 from models.errors import BadRecord, StateError
-from models.time import Millis
+from models.time import NO_TIME, Millis
 from tables.broadcast import BroadcastState, declared_broadcasts
 from tables.changelog import Marker, Row, marker_row
 from tables.log import Record
 from tables.state import KeyedState, KeylessState, NoKey, declared_states
 from tables.store import StateStore
+from tables.ttl import Ttl
 
 #: key, value
 Emitted = tuple[bytes, bytes]
@@ -186,6 +187,9 @@ class OperatorTask:
             context.watermark_ms = min(context.watermark_ms, self.timers.event.due)
         #: states with a time to live, which want to know what time it is and to clean up
         self.expiring = [state for state in self.states.values() if state.ttl is not None]
+        self._forgets_in_event_time = any(
+            state.ttl is not None and state.ttl.time is Ttl.Time.EVENT for state in self.expiring
+        )
         #: timers fired so far
         self.fired = 0
         self._plain = (
@@ -257,7 +261,7 @@ class OperatorTask:
         partition.
         """
         self._now(now_ms)
-        if not self.timed:
+        if not self.timed and not self._forgets_in_event_time:
             return False
         if quiet_ms:
             lift(self.inputs, quiet_ms, others_ms)
@@ -295,7 +299,8 @@ class OperatorTask:
         emit = self.outputs.append
         bound = 0 if feed.bound_ms is None else feed.bound_ms
         limit = context.processing_time_ms + self._max_drift_ms
-        high = FAR if feed.bound_ms is None else context.watermark_ms + bound
+        high = limit if feed.bound_ms is None else context.watermark_ms + bound
+        timestamp = NO_TIME
         for record in records:
             try:
                 event = decode(record.value)  # type: ignore[arg-type, misc]  # null: a TypeError, handled below
@@ -330,7 +335,10 @@ class OperatorTask:
                 raise
             except Exception as exc:
                 self.refused.append((record, exc))
-        feed.watermark_ms = context.watermark_ms
+        if context.watermark_ms > feed.watermark_ms:
+            feed.watermark_ms = context.watermark_ms
+            feed.seen_ms = feed.watermark_ms + bound
+        feed.settle(min(timestamp, high))  # the last one may have been refused for its time
         if records:
             feed.next_offset = records[-1].offset + 1
 
@@ -348,7 +356,8 @@ class OperatorTask:
         lateness = feed.lateness_ms
         # The time of a record without ``decode`` is its producer's clock, which is no reason to refuse it.
         limit = FAR if decode is None else context.processing_time_ms + self._max_drift_ms
-        high = FAR if feed.bound_ms is None else feed.watermark_ms + bound
+        high = limit if feed.bound_ms is None else feed.watermark_ms + bound
+        timestamp = NO_TIME
         others = [other for other in self.inputs if other is not feed]
         timers = self.timers.event if self.timers is not None else None
         fire = self._fire
@@ -409,9 +418,11 @@ class OperatorTask:
                 feed.next_offset = record.offset + 1
                 while fire(timers, context.watermark_ms):
                     yield
-        feed.settle()
+        feed.settle(min(timestamp, high))  # the last one may have been refused for its time
         if records:
             feed.next_offset = records[-1].offset + 1
+        if self.timers is not None and self.timers.processing.due <= context.processing_time_ms:
+            yield from self._catch_up()  # set for a time of the clock that has passed
 
     def _catch_up(self) -> Iterator[None]:
         """Everything that is due by the clocks as they are."""

@@ -53,9 +53,9 @@ class Input:
         #: where the clock takes over when the input falls silent
         self.base_ms = self.seen_ms
 
-    def settle(self) -> None:
-        """A batch is over."""
-        self.base_ms = max(self.seen_ms, self.watermark_ms)
+    def settle(self, newest_ms: Millis) -> None:
+        """A batch is over; ``newest_ms`` is the time of its last record, which may be early enough not to move the watermark."""
+        self.base_ms = max(self.seen_ms, self.watermark_ms, newest_ms)
 
 
 def lift(inputs: Sequence[Input], quiet_ms: Sequence[Millis], others_ms: Millis) -> None:

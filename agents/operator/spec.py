@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from agents.operator.async_function import AsyncFunction
 from agents.operator.process import LATE, KeyedProcessFunction, OutputTag
 from models.errors import BadRecord, StateError
-from models.time import Millis, millis
+from models.time import Millis, length
 from tables.log import Record
 
 Decode = Callable[[bytes], Any]
@@ -49,9 +49,10 @@ class Source:
     typed: bool = False
 
     def __post_init__(self) -> None:
-        for interval in (self.out_of_orderness, self.allowed_lateness, self.idle_after):
+        for name in ("out_of_orderness", "allowed_lateness", "idle_after"):
+            interval = getattr(self, name)
             if interval is not None:
-                millis(interval)
+                length(interval, name)
 
     def checked(self) -> Source:
         """The source as an operator reads it: a key that is no text and a time that is no whole number raise ``BadRecord``."""
@@ -83,7 +84,8 @@ class OperatorSpec:
     """One operator of the job graph.
 
     ``uid`` names its state for ever (changelog topic ``APP-UID-changelog``, queries, savepoints): never change it.  ``function`` makes a
-    fresh instance per partition (of an ``AsyncFunction``: per worker).  ``source2`` is the second input of a ``KeyedCoProcessFunction``.
+    fresh instance per partition (of an ``AsyncFunction``: per worker).  ``output`` is the topic of what it yields, which without one goes
+    nowhere.  ``source2`` is the second input of a ``KeyedCoProcessFunction``.
     ``broadcast`` is the topic that every worker reads whole, ``broadcast_decode`` what makes an element of a value (without it the function gets
     the bytes; a record without a value is ``None`` either way).  ``side_outputs`` maps tags, or their names, to topics; late records have one
     anyway.

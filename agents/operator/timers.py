@@ -79,6 +79,8 @@ class TimerQueue:
         fresh, kept = self._fresh, self._kept
         if timestamp_ms in kept:
             if not _has(kept, timestamp_ms, key):
+                if type(timestamp_ms) is not int:  # 1.0 is there where 1 is
+                    _refuse(timestamp_ms)
                 _add(fresh, timestamp_ms, key)
         elif timestamp_ms in fresh:
             _add(fresh, timestamp_ms, key)

@@ -7,6 +7,7 @@ window it puts into ``window.state``, numbers by name, which are durable, and ar
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -51,6 +52,8 @@ class OpenWindow(Protocol):
     timestamp_ms: Millis
     watermark_ms: Millis
     processing_time_ms: Millis
+    #: in ``on_merge``: times for which timers were set in the windows that became this one, but for the windows' ends
+    merged_timers: Mapping[TimeDomain, Sequence[Millis]]
 
     def register_timer(self, timestamp_ms: Millis, domain: TimeDomain = TimeDomain.EVENT) -> None:
         """Have the trigger's ``on_timer`` called for this window at a time (ms).  Setting it twice is setting it once."""
@@ -71,7 +74,7 @@ class Trigger:
         return CONTINUE
 
     def on_merge(self, window: OpenWindow) -> None:
-        """The window has just been made of several; timers set for those are gone."""
+        """The window has just been made of several; timers set for those are gone, and ``window.merged_timers`` names them."""
 
 
 class OnTime(Trigger):
@@ -96,7 +99,10 @@ class EarlyEvery(OnTime):
 
     def __init__(self, interval: timedelta, *, domain: TimeDomain = TimeDomain.EVENT) -> None:
         self._interval_ms = millis(interval)
-        self._domain = domain
+        try:
+            self._domain = TimeDomain(domain)
+        except ValueError:
+            raise StateError(f"domain={domain!r}: use {', '.join(repr(str(each)) for each in TimeDomain)}") from None
         if self._interval_ms < 1:
             raise StateError(f"EarlyEvery({interval}): the interval is a millisecond at least")
 
@@ -106,11 +112,16 @@ class EarlyEvery(OnTime):
 
     def on_timer(self, timestamp_ms: Millis, domain: TimeDomain, window: OpenWindow) -> TriggerResult:
         if domain is self._domain and timestamp_ms % self._interval_ms == 0:
-            return FIRE
+            # What came before the window's end was emitted there, and what came late at once: there is no news.
+            over = domain is TimeDomain.PROCESSING and window.end_ms <= window.watermark_ms
+            return CONTINUE if over else FIRE
         return super().on_timer(timestamp_ms, domain, window)
 
     def on_merge(self, window: OpenWindow) -> None:
-        self._set(window)
+        # The record that joined the windows sets its own; those of earlier records may come before it.
+        for early in window.merged_timers[self._domain]:
+            if early % self._interval_ms == 0:
+                self._set_at(early, window)
         super().on_merge(window)
 
     def _set(self, window: OpenWindow) -> None:
@@ -118,7 +129,9 @@ class EarlyEvery(OnTime):
             now = max(window.timestamp_ms, window.watermark_ms)
         else:
             now = window.processing_time_ms
-        early = now - now % self._interval_ms + self._interval_ms
+        self._set_at(now - now % self._interval_ms + self._interval_ms, window)
+
+    def _set_at(self, early: Millis, window: OpenWindow) -> None:
         if self._domain is TimeDomain.PROCESSING or early < window.end_ms:
             window.register_timer(early, self._domain)
 

@@ -7,7 +7,7 @@ its trigger asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
@@ -71,6 +71,7 @@ class PaneView:
         "_pane",
         "count",
         "end_ms",
+        "merged_timers",
         "processing_time_ms",
         "start_ms",
         "state",
@@ -80,6 +81,7 @@ class PaneView:
 
     def __init__(self, operator: WindowOperator) -> None:
         self._operator = operator
+        self.merged_timers: Mapping[TimeDomain, Sequence[Millis]] = {}
 
     def of(self, window: Window, pane: Any, ctx: Context) -> PaneView:
         self.start_ms, self.end_ms = window
@@ -221,7 +223,8 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
         out = self._contents(window, pane, ctx) if result.fires and pane.count else []
         if result.purges:
             self._purge(pane)
-            if pane.state or pane.event_timers or pane.processing_timers:
+            # A session goes on where it was emptied: its window is known until it ends.
+            if self.assigner.merging or pane.state or pane.event_timers or pane.processing_timers:
                 self.panes.put(window, pane)
             else:
                 self.panes.remove(window)
@@ -240,6 +243,10 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
         overlapping = [known for known in self.panes if known[0] < end and start < known[1]]
         if not overlapping:
             return window
+        if type(start) is not int or type(end) is not int:  # refused before anything is changed
+            raise BadRecord(
+                f"{type(self.assigner).__name__} gives the window {window}: its times are whole milliseconds"
+            )
         whole = Window(min(start, *(known[0] for known in overlapping)), max(end, *(known[1] for known in overlapping)))
         if len(overlapping) == 1 and overlapping[0] == whole:
             return whole
@@ -249,6 +256,10 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
         for known, _ in parts:
             self.panes.remove(known)
         merged = parts[0][1]
+        self._view.merged_timers = {
+            TimeDomain.EVENT: [at for known, pane in parts for at in pane.event_timers if at != known[1]],
+            TimeDomain.PROCESSING: [at for _, pane in parts for at in pane.processing_timers],
+        }
         for known, pane in parts:
             self._forget_timers(known, pane)
         for _, pane in parts[1:]:

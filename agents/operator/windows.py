@@ -26,7 +26,7 @@ from agents.operator.window_operator import (
     folding_states,
 )
 from models.errors import StateError
-from models.time import Millis, millis
+from models.time import Millis, length, millis
 from tables.aggregate import AggregateFunction, accumulator_type, aggregate_function, merges
 
 #: makes what is emitted of a key, a window and a result
@@ -47,7 +47,7 @@ class WindowAssigner:
     trigger: Trigger = OnTime()
 
     def __init__(self, *, allowed_lateness: timedelta = timedelta(0), trigger: Trigger | None = None) -> None:
-        millis(allowed_lateness)
+        length(allowed_lateness, "allowed_lateness")
         self.allowed_lateness = allowed_lateness
         if trigger is not None:
             self.trigger = _trigger(trigger)
@@ -82,7 +82,10 @@ class WindowAssigner:
         """Combine each window's records, two at a time, to one of their own kind.
 
         ``of`` is their type, if the function's annotations or the source's decoder do not say.
+        The function must not change them: a record may be in other windows, too.
         """
+        if not callable(function):
+            raise StateError(f"reduce({function!r}): give a function of two records")
         return self._folding(
             of or value_type(function),
             lambda event: event,
@@ -177,10 +180,14 @@ class SessionWindow(WindowAssigner):
 
 
 class CountWindow(WindowAssigner):
-    """Every ``count`` records of a key, whatever their time.  With a ``trigger`` of your own: the window of all time."""
+    """Every ``count`` records of a key, whatever their time.  With a ``trigger`` of your own instead: the window of all time."""
 
-    def __init__(self, count: int, *, trigger: Trigger | None = None) -> None:
-        super().__init__(trigger=trigger or Purging(OnCount(count)))
+    def __init__(self, count: int | None = None, *, trigger: Trigger | None = None) -> None:
+        if count is not None and trigger is not None:
+            raise StateError(
+                f"CountWindow({count!r}, trigger=...): the trigger alone would say when to emit; give one of them"
+            )
+        super().__init__(trigger=Purging(OnCount(count)) if trigger is None else trigger)  # type: ignore[arg-type]  # OnCount refuses None
 
     def assign(self, event: Any, timestamp_ms: Millis) -> Iterable[Window]:
         return (ALL_TIME,)

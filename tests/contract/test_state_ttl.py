@@ -323,6 +323,33 @@ def test_elements_that_expire_in_the_middle_of_a_long_list_stay_away(store: str,
 
 
 @pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("time", [PROCESSING, EVENT])
+@pytest.mark.parametrize("restarting", [False, True])
+def test_reading_renews_the_living_beside_the_dead_that_may_be_seen(
+    restarting: bool, time: Ttl.Time, store: str, stores: StoreMaker
+) -> None:
+    def declare(visibility: Ttl.Visibility = VISIBLE) -> ListState[int]:
+        return ListState(int, ttl=ttl(time=time, update=READ, visibility=visibility, cleanup=Ttl.Cleanup.FULL_SNAPSHOT))
+
+    bed = Bed(declare, stores(store))
+    bed.on("k").add(1)
+    bed.at(START + 6_000).on("k").add(2)
+    for at in range(
+        12_000, 60_000, 6_000
+    ):  # the first is dead from 10,000 on, the second is read in time again and again
+        bed.at(START + at)
+        assert list(bed.on("k").get()) == [1, 2]
+        bed.cut()
+        if restarting:
+            bed = bed.restart()
+    bed.on("k").add(3)
+    bed.cut()
+    bed = bed.restart(lambda: declare(NEVER)).at(START + 54_000 + TTL - 1)
+    assert bed.state.look("k") == [2, 3]
+    assert bed.at(START + 54_000 + TTL).state.look("k") is None
+
+
+@pytest.mark.parametrize("store", STORES)
 def test_keys_that_come_and_go_leave_memory_and_changelog_flat(store: str, stores: StoreMaker) -> None:
     bed = Bed(lambda: ValueState(int, ttl=ttl()), stores(store))
     sizes, rows = [], []

@@ -332,6 +332,43 @@ def test_operators_have_stable_names() -> None:
         OperatorSpec(uid="sum up", name="", job="", function=Sum, source=SPECS[0].source)
 
 
+class Grown(msgspec.Struct):
+    events: int = 0
+
+
+class InPlace(KeyedProcessFunction[Event, Grown]):
+    grown = ValueState(Grown)
+
+    def process_element(self, event: Event, ctx: Context) -> Iterator[Grown]:
+        grown = self.grown.value() or Grown()
+        grown.events += 1
+        self.grown.update(grown)
+        ctx.output("side", grown)
+        yield grown
+
+
+def test_outputs_stay_what_they_were_when_they_were_emitted() -> None:
+    h = OperatorHarness(InPlace(), key=lambda e: e.user, timestamp=lambda e: e.timestamp)
+    h.process_batch([Event("u", n) for n in range(3)])
+    assert h.outputs == h.side_outputs("side") == [Grown(1), Grown(2), Grown(3)]
+
+
+def test_neither_harness_takes_a_time_that_is_none() -> None:
+    h = harness()
+    with pytest.raises(StateError, match="time does not go back"):
+        h.advance_processing_time(timedelta(seconds=-1))
+    for wrong in (1.5, timedelta(seconds=1), True):
+        with pytest.raises(StateError, match="a watermark is a whole number"):
+            h.watermark(wrong)  # type: ignore[arg-type]
+    with JobHarness(SPECS) as job, pytest.raises(StateError, match="time does not go back"):
+        job.advance_processing_time(timedelta(seconds=-1))
+
+
+def test_a_record_for_a_topic_that_no_operator_reads_is_refused() -> None:
+    with JobHarness(SPECS) as job, pytest.raises(StateError, match="no operator reads 'user-event'; they read doubled"):
+        job.send("user-event", "u", {})
+
+
 def test_a_clock_that_only_the_test_moves() -> None:
     h = harness()
     before = h.processing_time_ms

@@ -14,6 +14,8 @@ import pytest
 from agents.operator import (
     AsyncFunction,
     Context,
+    ExponentialRetry,
+    FixedRetry,
     KeyedBroadcastProcessFunction,
     KeyedCoProcessFunction,
     KeyedProcessFunction,
@@ -26,7 +28,7 @@ from agents.operator import (
 from agents.testing import JobHarness, OperatorHarness
 from app.topology import operators
 from models.errors import BadRecord, StateError
-from tables import AggregateFunction, AggregatingState, BroadcastState, ValueState
+from tables import AggregateFunction, AggregatingState, BroadcastState, ListState, Ttl, ValueState
 
 
 class Event(msgspec.Struct):
@@ -258,6 +260,11 @@ class Remembering(AsyncFunction[Event, int]):
         return 1
 
 
+class QuickCall(AsyncFunction[Event, int]):
+    def invoke(self, event: Event) -> int:  # type: ignore[override]
+        return 1
+
+
 class YieldingCall(AsyncFunction[Event, int]):
     async def invoke(self, event: Event) -> Any:
         yield 1
@@ -328,6 +335,7 @@ hours: Any = timedelta(hours=2)
         (lambda: harness(EmittingLimits()).broadcast("a", 1), "emits to a side output on its broadcast side"),
         (lambda: harness(Remembering()), "declares the state 'count', and an AsyncFunction has none"),
         (lambda: harness(YieldingCall()), "invoke yields: return the result, a list"),
+        (lambda: harness(QuickCall()), r"invoke is not async: write async def invoke"),
         (lambda: harness(NoCall()), r"NoCall has no invoke: define invoke\(self, event\)"),
         (lambda: harness(WaitingFallback()), "timeout is async: .* write def timeout"),
         (lambda: harness(QuickOpen()), "open is not async: write async def open"),
@@ -452,3 +460,33 @@ def test_a_record_without_a_key_is_a_dead_letter_in_every_loop(function: Any) ->
         assert len(job.read("times")) == 1
         (letter,) = job.records("events.dlq")
         assert letter.headers["error-message"].decode() == "the record has no key"
+
+
+BACK = timedelta(seconds=-1)
+
+
+@pytest.mark.parametrize(
+    ("declare", "reason"),
+    [
+        (
+            lambda: TumblingWindow(timedelta(seconds=1), allowed_lateness=BACK),
+            "allowed_lateness .*time does not go back",
+        ),
+        (lambda: Source(topic="events", out_of_orderness=BACK), "out_of_orderness .*time does not go back"),
+        (lambda: Source(topic="events", allowed_lateness=BACK), "allowed_lateness .*time does not go back"),
+        (lambda: Source(topic="events", idle_after=BACK), "idle_after .*time does not go back"),
+        (lambda: FixedRetry(delay=BACK), "delay .*time does not go back"),
+        (lambda: ExponentialRetry(first=BACK), "first .*time does not go back"),
+        (lambda: ExponentialRetry(most=BACK), "most .*time does not go back"),
+        (lambda: ExponentialRetry(factor=0.5), "factor=0.5: delays grow by it"),
+        (lambda: FixedRetry(attempts=2.5), "attempts=2.5: a whole number"),  # type: ignore[arg-type]
+        (lambda: AsyncFunction(capacity=1.5), "capacity=1.5: a whole number"),  # type: ignore[arg-type]
+        (lambda: AsyncFunction(timeout=BACK), "timeout=.*a millisecond at least, or None"),
+        (lambda: ListState(int, keep_last=2.5), "keep_last=2.5: a whole number"),  # type: ignore[arg-type]
+        (lambda: Ttl.Cleanup.incremental(1.5), r"incremental\(1.5\): at least one key"),  # type: ignore[arg-type]
+        (lambda: TumblingWindow(timedelta(seconds=1)).reduce(5), r"reduce\(5\): give a function"),  # type: ignore[arg-type]
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused_where_it_is_given(declare: Callable[[], Any], reason: str) -> None:
+    with pytest.raises(StateError, match=reason):
+        declare()

@@ -12,6 +12,7 @@ import pytest
 from agents.operator import AsyncFunction, Context, KeyedProcessFunction, SessionWindow, TumblingWindow
 from agents.testing import Advance, OperatorHarness
 from models.errors import BadRecord
+from tables import Ttl, ValueState
 
 BOUND = timedelta(milliseconds=100)
 
@@ -105,6 +106,14 @@ def test_a_record_from_the_far_future_is_refused_and_moves_nothing(function: Any
     assert h.watermark_ms == before
 
 
+@pytest.mark.parametrize("function", [Watch, Echo, Call])
+def test_a_record_from_the_far_future_is_refused_also_where_it_would_move_nothing(function: Any) -> None:
+    h = harness(function(), max_drift=timedelta(hours=2))
+    h.process(Event("u", h.processing_time_ms))
+    with pytest.raises(BadRecord, match="ahead of the clock"):
+        h.process(Event("u", 4_070_908_800_000))
+
+
 @pytest.mark.parametrize("shift_ms", [-3_600_000, 0, 3_600_000])
 def test_event_time_results_do_not_depend_on_the_clock_of_the_worker(shift_ms: int) -> None:
     h = harness(
@@ -168,6 +177,42 @@ def test_a_last_session_closes_after_its_gap_and_the_idle_time_though_nothing_mo
     assert h.outputs == []
     h.advance_processing_time(timedelta(milliseconds=1))
     assert h.outputs == [1]
+
+
+@pytest.mark.parametrize("timestamp", [0, 99, 100])
+def test_a_partition_whose_records_are_all_within_the_bound_of_1970_goes_on_with_the_clock_too(timestamp: int) -> None:
+    h = harness(Echo(), out_of_orderness=BOUND, idle_after=IDLE)
+    h.process(Event("u", timestamp))
+    h.advance_processing_time(GAP + IDLE)
+    assert h.watermark_ms == timestamp + GAP // timedelta(milliseconds=1)
+
+
+class Remember(KeyedProcessFunction[Event, int]):
+    """Without timers, so that time alone matters to its state only."""
+
+    seen = ValueState(int, ttl=Ttl(GAP, time=Ttl.Time.EVENT))
+
+    def process_element(self, event: Event, ctx: Context) -> None:
+        self.seen.update(event.timestamp)
+
+
+def test_a_life_in_event_time_ends_in_an_idle_partition_of_a_function_without_timers() -> None:
+    h = harness(Remember(), out_of_orderness=BOUND, idle_after=IDLE)
+    h.process(Event("u", 1_000_000))
+    h.process(Event("v", 999_990))
+    h.advance_processing_time(GAP + IDLE - timedelta(milliseconds=1))
+    assert h.state("seen", "u") == 1_000_000
+    h.advance_processing_time(timedelta(milliseconds=1))
+    assert h.state("seen", "u") is None
+
+
+def test_a_refused_record_from_the_future_does_not_move_the_time_of_an_idle_partition() -> None:
+    h = harness(Echo(), out_of_orderness=BOUND, idle_after=IDLE, max_drift=timedelta(hours=2))
+    h.process(Event("u", 1_000_000))
+    with pytest.raises(BadRecord):
+        h.process(Event("u", 4_070_908_800_000))
+    h.advance_processing_time(GAP + IDLE)
+    assert h.watermark_ms == 1_000_000 + GAP // timedelta(milliseconds=1)
 
 
 def test_without_idleness_time_stands_still_when_nothing_arrives() -> None:

@@ -14,7 +14,7 @@ from agents.operator.driver import OperatorTask
 from agents.operator.spec import Source
 from agents.operator.timers import TimerQueue
 from agents.testing import HarnessRecord, OperatorHarness
-from models.errors import StateError
+from models.errors import BadRecord, StateError
 from tables import ValueState
 from tables.changelog import Marker, marker_row
 from tables.state import KeyContext
@@ -111,6 +111,16 @@ def test_a_timer_that_is_a_row_fires_once_though_it_is_set_again_beside_a_new_on
     assert sorted(out[0] for out in fired(h)) == ["u", "v"]
 
 
+def test_a_timer_at_a_float_is_refused_also_where_another_key_has_one_at_that_time() -> None:
+    h = harness()
+    h.process(Event("u", 0, 100))
+    h.snapshot()
+    with pytest.raises(BadRecord, match=r"a timer at 100\.0"):
+        h.process(Event("v", 0, 100.0))  # type: ignore[arg-type]  # a mistake
+    h.snapshot()
+    assert h.timers("v") == []
+
+
 def test_a_deleted_timer_does_not_fire() -> None:
     h = harness()
     h.process(Event("u", 1, 10))
@@ -139,6 +149,13 @@ def test_a_timer_set_for_a_time_that_has_passed_fires_right_after_the_call_that_
     h.watermark(1000)
     h.process(Event("u", 500, 700))
     assert h.outputs == [500, ("u", "event", 700, 1)]
+
+
+def test_a_timer_set_for_a_time_of_the_clock_that_has_passed_fires_without_waiting_for_the_clock() -> None:
+    h = harness()
+    now = h.processing_time_ms
+    h.process(Event("u", 500, now, "processing"))
+    assert h.outputs == [500, ("u", "processing", now, 1)]
 
 
 def test_a_timer_set_within_on_timer_for_a_due_time_fires_in_the_same_round_and_in_order() -> None:

@@ -308,12 +308,49 @@ def test_a_count_window_emits_every_so_many_records_of_a_key() -> None:
     assert len(h.outputs) == 4
 
 
+def test_a_window_of_all_time_has_a_trigger_and_no_count_beside_it() -> None:
+    h = harness(CountWindow(trigger=OnCount(2)).aggregate(Sum()))
+    for n in range(4):
+        h.process(Event("u", n))
+    assert h.outputs == [2, 4]
+    with pytest.raises(StateError, match="give one of them"):
+        CountWindow(3, trigger=OnCount(2))
+    with pytest.raises(StateError, match="a whole number of records"):
+        CountWindow()
+
+
 def test_a_count_window_leaves_no_state_behind_what_it_emitted() -> None:
     h = harness(CountWindow(2).process(lambda key, window, events: len(events), of=Event))
     for n in range(4):
         h.process(Event("u", n))
     assert h.outputs == [2, 2]
     assert list(h.keys("panes")) == list(h.keys("elements")) == []
+
+
+def test_a_session_goes_on_where_its_trigger_emptied_it() -> None:
+    h = harness(SessionWindow(FIVE, trigger=Purging(OnCount(2))).aggregate(Sum(), into=named))
+    for minute in (0, 1, 2, 3, 20):
+        h.process(Event("u", minute * MINUTE))
+    assert h.outputs == [("u", 0, 6 * MINUTE, 2), ("u", 0, 8 * MINUTE, 2)]
+    h.end_input()
+    assert len(h.outputs) == 2
+    assert h.timers("u") == []
+    assert list(h.keys("panes")) == []
+
+
+class OddGap(SessionWindow):
+    def gap_ms(self, event: Event) -> int:
+        return event.amount
+
+
+def test_a_gap_that_is_no_time_costs_its_record_and_not_the_session_that_it_would_join() -> None:
+    h = harness(OddGap(FIVE).aggregate(Sum(), into=named))
+    h.process(Event("u", 0, 100))
+    with pytest.raises(BadRecord, match="whole milliseconds"):
+        h.process(Event("u", 50, 100.5))  # type: ignore[arg-type]  # a mistake
+    h.end_input()
+    assert h.outputs == [("u", 0, 100, 100)]
+    assert list(h.keys("panes")) == []
 
 
 def test_early_results_come_at_every_full_interval_with_news_and_the_last_one_on_time() -> None:
@@ -337,6 +374,39 @@ def test_early_results_may_follow_the_wall_clock() -> None:
     h.watermark(5 * MINUTE)
     assert h.outputs == [1, 1]
     assert h.timers("u") == []
+
+
+def test_early_results_of_a_session_come_though_the_watermark_lags_behind_its_growth() -> None:
+    trigger = EarlyEvery(timedelta(minutes=1))
+    h = harness(SessionWindow(FIVE, trigger=trigger).aggregate(Sum()), out_of_orderness=timedelta(seconds=10))
+    for second in range(0, 200, 5):
+        h.process(Event("u", 1000 * second))
+    # At each full minute of event time 10 s more are there already; the record that moves the watermark comes after.
+    assert h.outputs == [14, 26, 38]
+    h.end_input()
+    assert h.outputs[3:] == [40, 40]
+    assert h.timers("u") == []
+
+
+def test_early_results_do_not_repeat_what_was_emitted_at_the_end_or_late() -> None:
+    trigger = EarlyEvery(timedelta(minutes=1), domain=TimeDomain.PROCESSING)
+    h = harness(TumblingWindow(FIVE, allowed_lateness=FIVE, trigger=trigger).aggregate(Sum()))
+    h.process(Event("u", 1, 1))
+    h.watermark(5 * MINUTE)
+    h.advance_processing_time(FIVE)
+    assert h.outputs == [1]
+    h.process(Event("u", 2, 2))
+    h.advance_processing_time(FIVE)
+    assert h.outputs == [1, 3]
+
+
+def test_the_clock_of_early_results_may_be_given_as_its_text() -> None:
+    h = harness(TumblingWindow(FIVE, trigger=EarlyEvery(timedelta(minutes=1), domain="processing")).aggregate(Sum()))  # type: ignore[arg-type]  # as a user without types may
+    h.process(Event("u", 1, 1))
+    h.advance_processing_time(timedelta(minutes=1))
+    assert h.outputs == [1]
+    with pytest.raises(StateError, match="domain='wall': use 'event', 'processing'"):
+        EarlyEvery(FIVE, domain="wall")  # type: ignore[arg-type]
 
 
 def test_a_count_trigger_fires_without_emptying_and_purging_empties() -> None:
