@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from models.errors import StateError
 from models.time import Millis, millis
+from tables.fit import fit_of
 from tables.sequence import Items, SequenceState
 from tables.state import KeyedState
 from tables.ttl import Ttl
@@ -39,6 +40,8 @@ class ListState(SequenceState[T]):
         name: str | None = None,
     ) -> None:
         super().__init__(of, ttl=ttl, name=name)
+        self._fit = fit_of(of)
+        self._exact = self._fit.exact
         if keep_last is not None and (not isinstance(keep_last, int) or keep_last < 1):
             raise StateError(f"keep_last={keep_last!r}: a whole number of elements; a list keeps at least one element")
         if keep_for is None and time is not None:
@@ -75,6 +78,8 @@ class ListState(SequenceState[T]):
 
     def add(self, item: T) -> None:
         """Append an element to the current key's list."""
+        if type(item) is not self._exact:
+            self._fit.check(item, self.name)
         key = self._context.key
         items = self._rows.get(key)
         if items is None:
@@ -91,8 +96,16 @@ class ListState(SequenceState[T]):
 
     def add_all(self, items: Iterable[T]) -> None:
         """Append several elements."""
-        for item in list(items):  # it may be this very list
+        for item in self._fitting(items):
             self.add(item)
+
+    def _fitting(self, items: Iterable[T]) -> list[T]:
+        """The items, which may be this very list, once all of them are known to fit: none is added where one does not."""
+        new = list(items)
+        for item in new:
+            if type(item) is not self._exact:
+                self._fit.check(item, self.name)
+        return new
 
     def _add_timed(self, item: T) -> None:
         type(self).add(self, item)
@@ -117,7 +130,7 @@ class ListState(SequenceState[T]):
 
     def update(self, items: Iterable[T]) -> None:
         """Replace the current key's list."""
-        new = list(items)
+        new = self._fitting(items)
         self.clear()
         for item in new:
             self.add(item)

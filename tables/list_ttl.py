@@ -16,6 +16,8 @@ class ListWithTtl(Expiring, StampedList[T]):
     """Added in front of ``ListState`` by ``bind``.  Rows carry the stamps of their elements (see ``tables.sequence``)."""
 
     def add(self, item: T) -> None:
+        if type(item) is not self._exact:
+            self._fit.check(item, self.name)
         context = self._context
         key = context.key
         if self._per_access:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, Generic, TypeVar, overload
 
 from tables.changelog import Row, part_suffix
+from tables.fit import fit_of
 from tables.state import KeyedState, PartedState, decode_row, decoder, encode, unencodable
 from tables.ttl import Ttl
 
@@ -34,6 +35,8 @@ class MapState(PartedState, Generic[K, V]):
         #: 1 and 1.0 are the same key of a map, so they have to have the same row
         self._pack_key = _encode_float if key is float else encode
         self._decode = decoder(value).decode
+        self._key_fit, self._fit = fit_of(key), fit_of(value)
+        self._exact_key, self._exact = self._key_fit.exact, self._fit.exact
 
     def _with_ttl(self) -> type[KeyedState]:
         from tables.map_ttl import MapWithTtl  # it derives from this class
@@ -74,6 +77,8 @@ class MapState(PartedState, Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Set an entry."""
+        if type(key) is not self._exact_key or type(value) is not self._exact:
+            self._must_fit(key, value)
         owner = self._context.key
         entries = self._rows.get(owner)
         if entries is None:
@@ -84,6 +89,10 @@ class MapState(PartedState, Generic[K, V]):
             self._dirty[owner] = {key: None}
         else:
             dirty[key] = None
+
+    def _must_fit(self, key: K, value: V) -> None:
+        self._key_fit.check(key, self.name)
+        self._fit.check(value, self.name)
 
     def put_all(self, entries: Mapping[K, V]) -> None:
         """Set several entries."""

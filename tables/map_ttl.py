@@ -32,11 +32,20 @@ class MapWithTtl(Expiring, MapState[K, V]):
         value: V = row.value
         return value
 
+    def _open(self) -> None:
+        super()._open()
+        self._exact = Stamped  # what is put into memory
+
     def put(self, key: K, value: V) -> None:
+        if type(key) is not self._exact_key or type(value) is not self._fit.exact:
+            self._must_fit(key, value)
         if self._per_access:
             self._visit(self._per_access)
         now = self._now()
         super().put(key, Stamped(value, now, now))  # type: ignore[arg-type]  # in memory an entry is its value with a stamp
+
+    def _must_fit(self, key: K, value: Any) -> None:
+        super()._must_fit(key, value.value if type(value) is Stamped else value)
 
     def contains(self, key: K) -> bool:
         return self._found(key) is not None

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from models.errors import StateError
 from tables.changelog import NO_PART, Row
+from tables.fit import fit_of
 from tables.state import KeyedState, decode_row, decoder, encode, unencodable
 from tables.ttl import Ttl
 
@@ -20,8 +21,8 @@ class ValueState(KeyedState, Generic[T]):
     ``value()`` returned changes nothing durable until it is given to ``update``.  ``None`` is no value.  Row: the value.
 
     ``default`` is what a key without a value has: a number, text or bytes, or a function that makes it.  Raises
-    :class:`models.errors.StateError` for a type that cannot be stored, when a part is cut for a value that cannot be encoded, and when one is
-    read back that is not of the type; nobody looks before (``OperatorHarness(check_mutations=True)`` does).
+    :class:`models.errors.StateError` for a type that cannot be stored, for a value of another type, and when a part is cut for one that cannot be
+    encoded.  What a collection holds is not looked at before it is read back (``OperatorHarness(check_mutations=True)`` does).
     """
 
     kind = "value"
@@ -47,6 +48,8 @@ class ValueState(KeyedState, Generic[T]):
                 f"default={default!r}: all keys would share it; give a function that makes a new one, such as default={type(default).__name__}"
             )
         self._decode = decoder(of).decode
+        self._fit = fit_of(of)
+        self._exact = self._fit.exact
 
     def _with_ttl(self) -> type[KeyedState]:
         from tables.value_ttl import ValueWithTtl  # it derives from this class
@@ -69,6 +72,8 @@ class ValueState(KeyedState, Generic[T]):
 
     def update(self, value: T) -> None:
         """Set the current key's value."""
+        if type(value) is not self._exact and value is not None:
+            self._fit.check(value, self.name)
         key = self._context.key
         self._rows[key] = value
         self._dirty[key] = None

@@ -54,6 +54,8 @@ class ValueWithTtl(Expiring, ValueState[T]):
         if value is None:
             self.clear()
             return
+        if type(value) is not self._exact:
+            self._fit.check(value, self.name)
         context = self._context
         key = context.key
         if self._per_access:

@@ -171,12 +171,12 @@ def test_expiry_and_renewal_by_reading_are_no_changes_in_place() -> None:
 
 
 class Mistyped(KeyedProcessFunction[Event, None]):
-    number = ValueState(int)
+    numbers = ValueState(list[int])
 
     def process_element(self, event: Event, ctx: Context) -> None:
-        self.number.update(event.do)  # type: ignore[arg-type]
+        self.numbers.update([event.do])  # type: ignore[list-item]
 
 
 def test_a_value_that_does_not_come_back_as_its_type_is_found_by_the_call_that_stored_it() -> None:
-    with pytest.raises(StateError, match="state 'number' of key 'u' does not fit its declared type"):
+    with pytest.raises(StateError, match="state 'numbers' of key 'u' does not fit its declared type"):
         harness(Mistyped()).process(Event("u", 1, "text"))
