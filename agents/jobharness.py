@@ -22,7 +22,7 @@ from agents.virtual_time import VirtualLoop
 from models.errors import StateError
 from models.partitioning import partition_of
 from models.time import ManualClock, Millis, length
-from models.topics import DEFAULT_PARTITIONS, spec_of
+from models.topics import DEFAULT_PARTITIONS, dlq_topic, spec_of
 from tables.log import TopicPartition
 from tables.store import PartitionStore
 
@@ -113,6 +113,11 @@ class JobHarness:
         check_uids(self._specs)
         self._read_by_the_job = {source.topic for spec in self._specs for source in spec.sources}
         self._read_by_the_job.update(spec.broadcast for spec in self._specs if spec.broadcast)
+        self._known = self._read_by_the_job | {
+            dlq_topic(source.topic) for spec in self._specs for source in spec.sources
+        }
+        for spec in self._specs:
+            self._known.update(spec.side_outputs.values(), [spec.output] if spec.output else ())
         self._max_drift = max_drift
         self._log = _Log(dict(partitions or {}))
         self._log.clock = ManualClock(clock_ms)
@@ -202,7 +207,12 @@ class JobHarness:
         return [record.value for record in self.records(topic)]
 
     def records(self, topic: str) -> list[JobRecord]:
-        """All records of a topic."""
+        """All records of a topic.
+
+        Raises :class:`models.errors.StateError` for a topic that the job neither reads nor writes.
+        """
+        if topic not in self._known:
+            raise StateError(f"the job has no topic {topic!r}; it has {', '.join(sorted(self._known))}")
         self.run()
         found = []
         for partition in range(self._log.partitions(topic)):

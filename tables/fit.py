@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from models.errors import StateError
+from models.errors import BadRecord
 
 _COLLECTIONS = (list, tuple, set, frozenset)
 #: what is read back as the type though it is another one
@@ -38,13 +38,13 @@ class Fit(NamedTuple):
     of: Any
 
     def check(self, value: object, state: str) -> None:
-        """Raises :class:`models.errors.StateError`.  To be called where a value's type is not ``exact``."""
+        """Raises :class:`models.errors.BadRecord`.  To be called where a value's type is not ``exact``."""
         kinds = self.kinds
         if kinds is None or (isinstance(value, kinds) and (type(value) is not bool or bool in kinds)):
             return
         name = getattr(self.of, "__name__", str(self.of))
-        raise StateError(
-            f"state {state!r} holds {name}, and {value!r:.100} is {type(value).__name__}: give it a {name}, or declare what it holds"
+        raise BadRecord(
+            f"state {state!r} holds {name}, and {value!r:.100} is {type(value).__name__}: give it {name}, or declare what it holds"
         )
 
 

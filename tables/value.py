@@ -21,8 +21,8 @@ class ValueState(KeyedState, Generic[T]):
     ``value()`` returned changes nothing durable until it is given to ``update``.  ``None`` is no value.  Row: the value.
 
     ``default`` is what a key without a value has: a number, text or bytes, or a function that makes it.  Raises
-    :class:`models.errors.StateError` for a type that cannot be stored, for a value of another type, and when a part is cut for one that cannot be
-    encoded.  What a collection holds is not looked at before it is read back (``OperatorHarness(check_mutations=True)`` does).
+    :class:`models.errors.StateError` for a type that cannot be stored and when a part is cut for a value that cannot be encoded, and
+    :class:`models.errors.BadRecord` for a value of another type.  What a collection holds is not looked at before it is read back (``OperatorHarness(check_mutations=True)`` does).
     """
 
     kind = "value"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,6 +12,8 @@ from agents.transport import PartSink, SealedPart
 from models.errors import StateError
 from models.time import Clock, SystemClock
 from tables.log import TopicPartition
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +68,18 @@ class LaneContext:
         self.listeners: list[Callable[[SealedPart], None]] = []
         self.changelog = f"{options.app_id}-{spec.uid}-changelog"
         self._sink_of = sink
+        self._warned = False
         self._side_topics: dict[str, str] = dict(spec.side_outputs)
 
     @property
     def sink(self) -> PartSink:
         return self._sink_of()
+
+    def warn_of_no_output(self) -> None:
+        """Say once that what the operator emits goes nowhere."""
+        if not self._warned:
+            self._warned = True
+            log.warning("operator %s emits and has no output=, so what it emits is dropped", self.spec.uid)
 
     def side_topic(self, tag: str) -> str:
         """Raises :class:`models.errors.StateError` for a side output without a topic."""

@@ -33,6 +33,8 @@ class Emitted:
             if lane.spec.output is not None:
                 self._add(lane.spec.output, [(key, value, None) for key, value in task.outputs])
                 lane.totals.emitted += len(task.outputs)
+            else:
+                lane.warn_of_no_output()
             task.outputs.clear()
         if task.sides:
             self._take_sides(task)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import msgspec
+
 from agents.operator.async_function import AsyncFunction
 from agents.operator.metrics import OperatorMetrics
 from agents.operator.process import KeyedBroadcastProcessFunction, KeyedCoProcessFunction, KeyedProcessFunction
@@ -111,12 +113,12 @@ def _yields(method: Any) -> bool:
     return inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)
 
 
-#: What can be gone through and is one value all the same.
-ONE_VALUE = (str, bytes, dict)
+#: What is one value, also where it can be gone through.
+ONE_VALUE = (str, bytes, dict, msgspec.Struct, int)
 
 
 def refuse_one_value(function: Any, given: Any) -> None:
-    """Of a function that returned one value, whose characters or keys would be emitted: the record's end, as any exception."""
+    """Of a function that returned one value, whose characters or keys might be emitted: the record's end, as any exception."""
     raise BadRecord(
         f"{type(function).__name__} returns {type(given).__name__} {given!r:.60}: return a list of outputs, [value], or yield each"
     )

@@ -142,7 +142,12 @@ class WindowOperator(KeyedProcessFunction[Any, Any]):
         taken = closed = False
         if self._type is None:
             self._type = type(event)
-        for window in self.assigner.assign(event, ctx.timestamp_ms):
+        windows = self.assigner.assign(event, ctx.timestamp_ms)
+        if windows is None:
+            raise BadRecord(
+                f"{type(self.assigner).__name__}.assign returns None: return a list of windows, [] for none"
+            )
+        for window in windows:
             if type(window) is not Window:  # a plain pair says as much
                 window = _window(self.assigner, window)
             if merging:

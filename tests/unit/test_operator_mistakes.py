@@ -23,6 +23,7 @@ from agents.operator import (
     OutputTag,
     Source,
     TumblingWindow,
+    WindowAssigner,
     keyed_source,
 )
 from agents.testing import JobHarness, OperatorHarness
@@ -490,3 +491,48 @@ BACK = timedelta(seconds=-1)
 def test_an_option_that_cannot_be_meant_is_refused_where_it_is_given(declare: Callable[[], Any], reason: str) -> None:
     with pytest.raises(StateError, match=reason):
         declare()
+
+
+class Returning(KeyedProcessFunction[Any, Any]):
+    def process_element(self, event: Any, ctx: Context) -> Any:
+        return event
+
+
+def test_a_struct_or_a_number_is_one_value_and_no_list_of_outputs() -> None:
+    for given in (Event("u", 1, 7), 7):
+        h = OperatorHarness(Returning(), key=lambda e: "u", timestamp=lambda e: 1)
+        with pytest.raises(BadRecord, match="return a list of outputs"):
+            h.process(given)
+
+
+class Nothing(WindowAssigner):
+    def assign(self, event: Any, timestamp_ms: int) -> Any:
+        """Forgets to return."""
+
+
+def test_an_assigner_that_returns_nothing_is_told_what_to_return() -> None:
+    with pytest.raises(BadRecord, match=r"Nothing\.assign returns None: return a list of windows"):
+        harness(Nothing().reduce(max)).process(Event("u", 1, 7))
+
+
+def emitting(**options: Any) -> OperatorSpec:
+    source = keyed_source("events", msgspec.json.Decoder(Event).decode, "user")
+    return OperatorSpec(uid="plain", name="Plain", job="plain", function=Plain, source=source, **options)
+
+
+def test_outputs_that_go_nowhere_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    for options, told in (({}, 1), ({"output": "times"}, 0)):
+        caplog.clear()
+        with JobHarness(emitting(**options)) as job:
+            for number in range(5):
+                job.send("events", "u", {"user": "u", "timestamp": number, "at": 1})
+                job.run()
+        assert caplog.text.count("has no output=") == told
+
+
+def test_a_misspelt_topic_is_refused_instead_of_being_empty() -> None:
+    with JobHarness(emitting(output="times")) as job:
+        for topic in ("events", "events.dlq", "times", "late-events"):
+            assert job.read(topic) == []
+        with pytest.raises(StateError, match=r"no topic 'time'; it has .*times"):
+            job.read("time")

@@ -10,9 +10,9 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import pytest
 
-from agents.operator import Context, KeyedProcessFunction
-from agents.testing import OperatorHarness
-from models.errors import StateError
+from agents.operator import Context, KeyedProcessFunction, OperatorSpec, keyed_source
+from agents.testing import JobHarness, OperatorHarness
+from models.errors import BadRecord
 from tables import ListState, MapState, ReducingState, Ttl, ValueState
 from tables.fit import fit_of
 
@@ -88,7 +88,7 @@ def test_what_is_read_back_as_the_type_fits(of: Any, value: object) -> None:
     ],
 )
 def test_what_is_not_does_not_and_is_told_with_the_name_of_the_state(of: Any, value: object) -> None:
-    with pytest.raises(StateError, match="state 'count' holds "):
+    with pytest.raises(BadRecord, match="state 'count' holds "):
         fit_of(of).check(value, "count")
 
 
@@ -127,7 +127,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 def test_every_kind_of_state_refuses_it_and_goes_on(wrong: Any) -> None:
     h = OperatorHarness(Keeps(), key=lambda e: e[0], timestamp=lambda e: 1_700_000_000_000)
-    with pytest.raises(StateError, match="holds"):
+    with pytest.raises(BadRecord, match="holds"):
         h.process(("ann", wrong))
     assert all(h.state(state, "ann") is None for state in ("items", "stamped", "recent"))  # nor half of several
     right = [
@@ -154,3 +154,32 @@ def test_none_is_still_no_value() -> None:
         h.process(("ann", lambda f, state=state: getattr(f, state).update(1)))
         h.process(("ann", lambda f, state=state: getattr(f, state).update(None)))
         assert h.state(state, "ann") is None
+
+
+class Numbered(msgspec.Struct):
+    user: str
+    timestamp: int
+    number: Any
+
+
+class Counted(KeyedProcessFunction[Numbered, None]):
+    last = ValueState(int)
+
+    def process_element(self, event: Numbered, ctx: Context) -> None:
+        self.last.update(event.number)
+
+
+def test_a_worker_makes_a_dead_letter_of_the_record_and_takes_the_next() -> None:
+    spec = OperatorSpec(
+        uid="counted",
+        name="Counted",
+        job="counted",
+        function=Counted,
+        source=keyed_source("events", msgspec.json.Decoder(Numbered).decode, "user"),
+    )
+    with JobHarness(spec) as job:
+        for number in (1, "two", 3):
+            job.send("events", "ann", {"user": "ann", "timestamp": 1, "number": number})
+        (letter,) = job.records("events.dlq")
+        assert b"state 'last' holds int, and 'two' is str" in letter.headers["error-message"]
+        assert job.state("counted", "last", "ann") == 3
