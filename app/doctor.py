@@ -106,8 +106,10 @@ async def _broker(settings: Settings) -> AsyncIterator[Check]:
         yield fail("broker", f"{where}: no answer in time", "start the broker, or correct FAMULUS_BROKER")
     except FamulusError as error:
         said = str(error)
-        finding = said if said.startswith(where) else f"{where}: {said}"
-        yield fail("broker", finding, "correct FAMULUS_BROKER, or make its place writable")
+        # Errors end with what to do next, which is the fix: saying another one as well would leave the choice to the reader.
+        what, _, advice = said.rpartition("; ")
+        what, advice = (what, advice) if what else (said, "correct FAMULUS_BROKER, or make its place writable")
+        yield fail("broker", what if what.startswith(where) else f"{where}: {what}", advice)
 
 
 async def _write_one(client: BrokerClient) -> str:

@@ -517,6 +517,13 @@ def test_the_doctor_names_a_broker_that_cannot_be_used_once(
     assert checks(ended)["broker"]["finding"].count(broker) == 1
 
 
+def test_the_doctor_gives_one_fix_for_a_kafka_that_is_away(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAMULUS_BROKER", "kafka://127.0.0.1:1")
+    broker = checks(cli("doctor", "--json"))["broker"]
+    assert broker["fix"].startswith("start it or correct FAMULUS_BROKER")
+    assert "correct FAMULUS_BROKER" not in broker["finding"]
+
+
 # --- state and demo, with nobody there ----------------------------------------------------------------------------------
 
 
