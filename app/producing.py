@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from app.transport.client import BrokerClient, NewRecord
-from models.errors import RecordTooLarge, UnknownTopic
+from models.errors import LogError, RecordTooLarge, UnknownTopic
 from models.topics import CATALOGUE, DEFAULT_PARTITIONS, spec_of
 
 #: How many bad lines are named; the others are only counted.
@@ -59,7 +59,7 @@ async def append_all(
 ) -> None:
     """Append a batch; ``numbers`` are the lines that the records came from.
 
-    A record that is too large is a bad line; its neighbours are appended.
+    A record that is too large is a bad line; its neighbours are appended.  When the log fails, ``tally`` is told from which line to repeat.
     """
     if not records:
         return
@@ -71,6 +71,12 @@ async def append_all(
         if len(records) == 1:
             tally.bad_line(numbers[0], str(error))
             return
+    except LogError:
+        first, last = numbers[0], numbers[-1]
+        tally.complain(
+            f"what is before line {first} is stored, lines {first} to {last} perhaps: repeat from line {first}"
+        )
+        raise
     # Nothing of the batch was stored: halves find the culprit in few steps and keep the order.
     middle = len(records) // 2
     await append_all(client, topic, records[:middle], numbers[:middle], tally)

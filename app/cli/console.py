@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -167,6 +168,8 @@ def settings_of_environment() -> Settings:
 @asynccontextmanager
 async def broker(settings: Settings) -> AsyncIterator[BrokerClient]:
     """An open client of the configured broker."""
+    # What went wrong is told in one line at the end; without a handler Python would print each of the library's.
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     async with brokers.connect(settings.broker, settings.credentials) as client:
         yield client
 
