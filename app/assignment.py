@@ -79,9 +79,7 @@ class LaneAssignment:
             if caller is not None and caller.cancelling():
                 raise
             if self._opening is opening:  # not given back: waiting for another assignment would be waiting for ever
-                self._worker.fatal(
-                    StateError("it was broken off by a library; start the worker again"), "restoring state"
-                )
+                self._worker.fatal(StateError("it was broken off by a library"), "restoring state")
             raise RebalanceAgain from None
         except Exception as exc:
             self._worker.fatal(exc, "restoring state")

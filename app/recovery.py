@@ -87,9 +87,9 @@ class StateRestorer:
     async def restore(self, wanted: Mapping[str, Iterable[int]]) -> dict[TopicPartition, StateStore]:
         """Stores of the wanted partitions (by changelog) as of the end of their changelogs now, read side by side.
 
-        They begin with what this worker followed as a standby, or with what this machine's disk has of them, so that only the rest is read, unless it is not of this changelog.  The
-        owners before us must have been fenced, so that the end cannot move.  Raises :class:`models.errors.LogError` if the log stops
-        giving records.
+        They begin with what this worker followed as a standby, or with what this machine's disk has of them, so that only the rest is read,
+        unless it is not of this changelog.  The owners before us must have been fenced, so that the end cannot move.  Raises
+        :class:`models.errors.LogUnreachable` if no broker answers and :class:`models.errors.LogError` if one does and gives no records.
         """
         reader = self._reader_of()
         await reader.start()

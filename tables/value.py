@@ -22,7 +22,8 @@ class ValueState(KeyedState, Generic[T]):
 
     ``default`` is what a key without a value has: a number, text or bytes, or a function that makes it.  Raises
     :class:`models.errors.StateError` for a type that cannot be stored and when a part is cut for a value that cannot be encoded, and
-    :class:`models.errors.BadRecord` for a value of another type.  What a collection holds is not looked at before it is read back (``OperatorHarness(check_mutations=True)`` does).
+    :class:`models.errors.BadRecord` for a value of another type.  What a collection holds is not looked at before it is read back
+    (``OperatorHarness(check_mutations=True)`` does).
     """
 
     kind = "value"

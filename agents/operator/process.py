@@ -170,9 +170,9 @@ class KeyedProcessFunction(ProcessFunction, Generic[I, O]):
         """A timer is due; ``ctx.key`` is the key that set it.
 
         Event-time timers fire in the order of time, before the record that moves the watermark to or past them; a timer set for a time
-        that has passed fires right after the call that set it (in processing time, after the batch).  Timers of one time fire in no order.  However far the watermark moves at
-        once, ``ctx.watermark_ms`` and states with a life in event time stand at the timer's time.  An exception sends the timer to the
-        dead letter topic of the (first) source and is counted (``timer_errors``); the timer is spent.
+        that has passed fires right after the call that set it (in processing time, after the batch).  Timers of one time fire in no order.
+        However far the watermark moves at once, ``ctx.watermark_ms`` and states with a life in event time stand at the timer's time.  An
+        exception sends the timer to the dead letter topic of the (first) source and is counted (``timer_errors``); the timer is spent.
         """
         raise NotImplementedError
 

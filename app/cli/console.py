@@ -165,11 +165,14 @@ def settings_of_environment() -> Settings:
     return Settings.from_env(os.environ)
 
 
+_SILENT = logging.NullHandler()  # one for all clients: the logger keeps every handler that it is given
+
+
 @asynccontextmanager
 async def broker(settings: Settings) -> AsyncIterator[BrokerClient]:
     """An open client of the configured broker."""
     # What went wrong is told in one line at the end; without a handler Python would print each of the library's.
-    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+    logging.getLogger("aiokafka").addHandler(_SILENT)
     async with brokers.connect(settings.broker, settings.credentials) as client:
         yield client
 

@@ -66,7 +66,7 @@ _ATTRIBUTES: dict[type, tuple[str, ...]] = {
     aiokafka.AIOKafkaConsumer: ("_fetcher", "_coordinator", "_client", "_closed"),
     aiokafka.AIOKafkaProducer: ("_sender", "_message_accumulator", "_txn_manager", "_request_timeout_ms"),
     MessageAccumulator: ("_batches",),
-    MessageBatch: ("future", "_drain_waiter"),
+    MessageBatch: ("_drain_waiter",),
 }
 
 
