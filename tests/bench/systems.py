@@ -12,7 +12,8 @@ from pathlib import Path
 
 from models.topics import TopicNames
 from tests.bench.peers.environment import flink, kafka_streams, peer_python
-from tests.support.worker import BIN, ROOT, free_port
+from tests.support.ports import free_port
+from tests.support.worker import BIN, ROOT
 
 AT_LEAST_ONCE, EXACTLY_ONCE = "at_least_once", "exactly_once"
 

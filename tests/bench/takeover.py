@@ -31,8 +31,8 @@ from tests.bench.systems import AT_LEAST_ONCE, EXACTLY_ONCE, Job, end, workers
 from tests.bench.traffic import Seen, Traffic
 from tests.fault.topics import lag
 from tests.support.kafka import NoKafka
+from tests.support.ports import free_port
 from tests.support.waiting import until
-from tests.support.worker import free_port
 from tests.support.workload import transactions
 
 #: Transactions a second: few enough that nobody is behind, also on a machine that has other things to do.

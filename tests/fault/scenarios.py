@@ -27,7 +27,8 @@ from tests.fault import campaign
 from tests.fault.campaign import APP, TAKEN_OVER, Fleet, Plan, fleet
 from tests.fault.proxy import Proxy
 from tests.fault.report import Report
-from tests.support.kafka import KafkaBroker, free_ports
+from tests.support.kafka import KafkaBroker
+from tests.support.ports import free_ports
 from tests.support.waiting import until
 from tests.support.worker import Worker
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.waiting import until
-from tests.support.worker import BIN, Worker, free_port
+from tests.support.worker import BIN, Worker
 
 FAMULUS = str(BIN / "famulus")
 RULE = {

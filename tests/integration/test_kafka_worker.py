@@ -25,7 +25,8 @@ from app.transport.credentials import OPEN, Credentials, SaslMechanism, Security
 from models.errors import LogUnavailable
 from models.topics import CATALOGUE
 from tests.support import secure_kafka
-from tests.support.kafka import KafkaBroker, NoKafka, free_ports
+from tests.support.kafka import KafkaBroker, NoKafka
+from tests.support.ports import free_ports
 from tests.support.secure_kafka import On, Right, refuse
 from tests.support.waiting import until
 from tests.support.worker import BIN, Worker

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from tests.support.ports import free_ports
+
 ROOT = Path(__file__).resolve().parents[2]
 LIBS = ROOT / "var" / "kafka" / "libs"
 #: A cluster id is 16 bytes in base64; which one does not matter to a single broker.
@@ -69,17 +71,6 @@ def jars() -> Path:
     finally:
         shutil.rmtree(fetched, ignore_errors=True)
     return LIBS
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody has right now, all different."""
-    with contextlib.ExitStack() as held:
-        ports = []
-        for _ in range(count):
-            probe = held.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports.append(int(probe.getsockname()[1]))
-        return ports
 
 
 class KafkaBroker:

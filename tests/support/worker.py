@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -14,16 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Worker:
@@ -87,7 +81,7 @@ class Worker:
         except urllib.error.HTTPError as error:
             error.close()
             return None
-        except (urllib.error.URLError, OSError):
+        except OSError:
             return None
 
     def wait_ready(self, within: float = 30) -> None:
