@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import logging
 
 import faust
 from mode import Service
 
+from app import memory
 from models.errors import FamulusError
 
-#: A worker holds a hundred thousand fetched records at a time and makes next to no cycles.  With Python's thresholds (700, 10, 10) looking
-#: through them takes 13 to 25 % of its CPU under full load, with these next to nothing.
-COLLECT_AFTER = 200_000, 20, 100
-#: A worker with little to do comes to these numbers after days only, and each connection of asyncio leaves a cycle of 1 kB: 25 MB of probes.
-#: So what is young is looked through every so many seconds, too, and every so many times what is a little older.
-COLLECT_SECONDS = 20.0
-COLLECT_OLDER = 30
 #: What mode says, with nothing about the reason, after every end by an error.
 _LAST_WORDS = "We experienced a crash! Reraising original exception..."
 
@@ -51,17 +44,16 @@ class LaneWorker(faust.Worker):
     """The worker of ``faust -A app worker``."""
 
     async def on_start(self) -> None:
-        gc.freeze()  # modules and the application stay
-        gc.set_threshold(*COLLECT_AFTER)
+        memory.settle()
         await super().on_start()
 
     @Service.task
     async def _collect(self) -> None:
         for number in itertools.count(1):
-            await self.sleep(COLLECT_SECONDS)
+            await self.sleep(memory.COLLECT_SECONDS)
             if self.should_stop:
                 return
-            gc.collect(1 if number % COLLECT_OLDER == 0 else 0)
+            memory.collect(number)
 
     def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
         super().on_setup_root_logger(logger, level)

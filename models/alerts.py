@@ -41,9 +41,12 @@ def alert_id(rule_id: str, rule_version: int, transaction_id: str) -> str:
 
     The parts are joined with NUL after a length, so no two triples share an input.
     """
-    return blake2b(_begin(rule_id, rule_version) + transaction_id.encode(), digest_size=16).hexdigest()
+    digest = _begun(rule_id, rule_version).copy()
+    digest.update(transaction_id.encode())
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=4096)
-def _begin(rule_id: str, rule_version: int) -> bytes:
-    return f"{len(rule_id)}\0{rule_id}\0{rule_version}\0".encode()
+def _begun(rule_id: str, rule_version: int) -> blake2b:
+    """The part of the hash that all alerts of a rule share; to be copied."""
+    return blake2b(f"{len(rule_id)}\0{rule_id}\0{rule_version}\0".encode(), digest_size=16)

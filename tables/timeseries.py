@@ -53,8 +53,8 @@ class TimeSeriesState(SequenceState[T]):
         super().__init__(of, ttl=ttl, name=name)
         self.shape = shape_of(of, time)
         self.keep_last = keep_last
-        #: span that is kept, in ms; may be changed while running (a longer one cannot bring back what is gone)
-        self.keep_ms: Millis = 1 << 60 if keep_for is None else millis(keep_for)
+        self._keep_ms: Millis = 1 << 60 if keep_for is None else millis(keep_for)
+        self._compiled: Any = None
         #: called for each element that is dropped because of ``keep_last``
         self.on_drop: Callable[[], None] | None = None
 
@@ -70,15 +70,27 @@ class TimeSeriesState(SequenceState[T]):
             self._use(compiled_adding(self, SHORT, ANY))
 
     def _use(self, compiled: Any) -> None:
+        self._compiled = compiled
         if compiled is not None:
             self.add = compiled.add  # type: ignore[method-assign]
             self.add_from = compiled.add_from  # type: ignore[method-assign]
+
+    @property
+    def keep_ms(self) -> Millis:
+        """Span that is kept, in ms; may be changed while running (a longer one cannot bring back what is gone)."""
+        return self._keep_ms
+
+    @keep_ms.setter
+    def keep_ms(self, span: Millis) -> None:
+        self._keep_ms = span
+        if self._compiled is not None:
+            self._compiled.keep_ms = span
 
     def add(self, item: T) -> Series[T]:
         """Insert an element for the current key; returns the key's series, live, with the element in it."""
         key = self._context.key
         found: Series[T] = self._rows.get(key) or self._first(key)
-        if found.add(item, self.keep_ms, self.keep_last):
+        if found.add(item, self._keep_ms, self.keep_last):
             self._dropped()
         fresh = found.fresh
         if fresh is None:

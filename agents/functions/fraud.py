@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import msgspec
@@ -10,8 +10,9 @@ import msgspec
 from agents.operator.process import Context, KeyedBroadcastProcessFunction
 from agents.rules.admission import AdmittedRule, admit
 from agents.rules.book import RuleBook
-from agents.rules.compiler import RuleSet
-from models.alerts import Alert, alert_id
+from agents.rules.compiler import Firing, RuleSet
+from agents.rules.history import History
+from models.alerts import Alert, Source, alert_id
 from models.history import HistoryEntry
 from models.rules import Rule, RuleVersion
 from models.time import millis
@@ -48,6 +49,8 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
     def open(self, ctx: Context) -> None:
         self.book = RuleBook()
         self._judging: RuleSet | None = None
+        self._judge = RuleSet().judge
+        self._rules_now = self.rules.derived
         self.history.on_drop = ctx.metrics.counter("history_dropped").inc
 
     def process_broadcast_element(self, element: bytes | Rule | None, ctx: Context) -> None:
@@ -60,15 +63,23 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
             self.rules.put(accepted.rule_id, accepted)
 
     def process_element(self, event: Transaction, ctx: Context) -> list[Alert] | None:
-        rules: RuleSet = self.rules.derived()
+        # What runs for every transaction: bound methods that wait in attributes, no closure.
+        rules_now = self._rules_now
+        rules = rules_now()
         if rules is not self._judging:
-            self._judging = rules
-            self.history.keep_ms = rules.longest_window_ms + millis(DISORDER)
-        series = self.history.add_from(event)
-        fired = rules.judge(event, series)
-        if fired is None:
-            return None
-        source = ctx.source
+            self._follow(rules)
+        add, judge = self._add, self._judge
+        series = add(event)
+        fired = judge(event, series)
+        return None if fired is None else self._alerts(fired, event, series, ctx.source)
+
+    def _follow(self, rules: RuleSet) -> None:
+        self._judging = rules
+        self._judge = rules.judge
+        self._add = self.history.add_from
+        self.history.keep_ms = rules.longest_window_ms + millis(DISORDER)
+
+    def _alerts(self, fired: Sequence[Firing], event: Transaction, series: History, source: Source) -> list[Alert]:
         return [
             Alert(
                 alert_id=alert_id(firing.rule_id, firing.version, event.transaction_id),

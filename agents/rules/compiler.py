@@ -81,8 +81,9 @@ class Firing:
         A missing attribute is ``None``; numbers that JSON cannot hold are text (``inf``, ``-inf``, ``nan``).
         """
         condition = self._condition
-        # What comes out of a decoder is finite, so fields need no look.
-        values: dict[str, object] = {name: getattr(tx, name) for name in condition.fields}
+        values: dict[str, object] = {}
+        for name in condition.fields:
+            values[name] = getattr(tx, name)  # what comes out of a decoder is finite, so it needs no look
         for key in condition.attributes:
             values[f"attributes.{key}" if key.isidentifier() else f"attributes[{key!r}]"] = tx.attributes.get(key)
         for call in condition.calls:

@@ -267,3 +267,76 @@ def test_an_object_without_such_a_field_or_elements_that_are_more_are_refused() 
     state = Bed(lambda: TimeSeriesState(Only, time="at"), MemoryStores()).on("k")
     with pytest.raises(StateError, match="not made of its fields"):
         state.add_from(Boxed(1))
+
+
+class Plain:
+    """Keeps its fields in a dict."""
+
+    def __init__(self, at: int, what: object) -> None:
+        self.at = at
+        self.what = what
+
+
+class Slotted:
+    __slots__ = ("at", "what")
+
+    def __init__(self, at: int, what: object) -> None:
+        self.at = at
+        self.what = what
+
+
+class Shadowing(Slotted):
+    """Has the slots of its base, and something else under their names."""
+
+    __slots__ = ()
+    what = property(lambda self: "shadowed")
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+
+class Answering(Slotted):
+    """Asks nobody for its fields."""
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> Any:
+        return "answered" if name == "what" else super().__getattribute__(name)
+
+
+class Numbered:
+    """Has a slot that holds no object."""
+
+    at = START
+    what = property(lambda self: self.__class__.__name__)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_fields_are_found_whatever_kind_of_object_has_them(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    monkeypatch.setattr(series, "COMPILED", fast and series.COMPILED)
+    state = Bed(lambda: TimeSeriesState(Boxed, time="at"), MemoryStores()).on("k")
+    sources = [Plain(START, "dict"), Slotted(START, "slot"), Shadowing(START), Answering(START, "hidden"), Numbered()]
+    for _ in range(2):
+        for source in sources:
+            state.add_from(source)
+        state.add_from(Boxed(START, "struct"))
+    found = [element.what for element in state.get()]
+    assert found == 2 * ["dict", "slot", "shadowed", "answered", "Numbered", "struct"]
+    unset = Slotted.__new__(Slotted)
+    unset.at = START
+    with pytest.raises(AttributeError, match="what"):
+        state.add_from(unset)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_span_may_change_while_running(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    monkeypatch.setattr(series, "COMPILED", fast and series.COMPILED)
+    state = Bed(
+        lambda: TimeSeriesState(HistoryEntry, time="timestamp", keep_for=timedelta(milliseconds=10)), MemoryStores()
+    ).on("k")
+    assert state.keep_ms == 10
+    for at, span, kept in ((0, 10, [0]), (9, 10, [0, 9]), (10, 10, [9, 10]), (20, 100, [9, 10, 20]), (22, 5, [20, 22])):
+        state.keep_ms = span
+        state.add(entry(START + at))
+        assert [element.timestamp - START for element in state.get()] == kept
+        assert state.keep_ms == span

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from app import worker
+from app import memory
 from app.worker import LaneWorker, OneLine
 from models.errors import LogError
 
@@ -18,7 +18,7 @@ async def test_young_objects_are_looked_through_again_and_again_and_older_ones_n
 ) -> None:
     collected: list[int] = []
     monkeypatch.setattr(gc, "collect", collected.append)
-    monkeypatch.setattr(worker, "COLLECT_OLDER", 3)
+    monkeypatch.setattr(memory, "COLLECT_OLDER", 3)
     running = SimpleNamespace(should_stop=False, slept=[])
 
     async def sleep(seconds: float) -> None:
@@ -28,7 +28,7 @@ async def test_young_objects_are_looked_through_again_and_again_and_older_ones_n
     running.sleep = sleep
     await LaneWorker._collect.fun(running)
     assert collected == [0, 0, 1, 0, 0, 1, 0]
-    assert set(running.slept) == {worker.COLLECT_SECONDS}
+    assert set(running.slept) == {memory.COLLECT_SECONDS}
 
 
 def logged(*records: tuple[str, tuple[object, ...], BaseException | None]) -> list[str]:

@@ -212,14 +212,30 @@ def pack(records, int64_t time_ms, bint transactional, Py_ssize_t most) -> list:
 @cython.no_gc
 @cython.freelist(1024)
 cdef class FetchedRecord:
-    """One record as it was fetched (:class:`tables.log.Record`)."""
+    """One record as it was fetched (:class:`tables.log.Record`).
+
+    Key and value are made when they are asked for, and gone after use: those of a thousand records that wait would be out of the CPU's
+    cache by the time somebody comes to them.
+    """
 
     cdef readonly int64_t offset
     cdef readonly int64_t timestamp
-    cdef readonly bytes key
-    cdef readonly bytes value
+    #: what was fetched, and where in it key and value lie; a negative size means ``None``
+    cdef bytes raw
+    cdef int32_t key_at
+    cdef int32_t key_size
+    cdef int32_t value_at
+    cdef int32_t value_size
     #: names and contents, in turn
     cdef tuple named
+
+    @property
+    def key(self):
+        return None if self.key_size < 0 else PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.raw) + self.key_at, self.key_size)
+
+    @property
+    def value(self):
+        return None if self.value_size < 0 else PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.raw) + self.value_at, self.value_size)
 
     @property
     def headers(self):
@@ -250,16 +266,21 @@ cdef int64_t varint(Place* place) except? -77:
     raise CorruptRecordException("a fetched batch ends within a number")
 
 
-cdef bytes content(Place* place):
-    """Length and bytes; ``None`` for a negative length."""
+cdef int32_t passed(Place* place) except? -77:
+    """Length of a field, negative for none; its bytes are passed over."""
     cdef int64_t size = varint(place)
     if size < 0:
-        return None
+        return -1
     if size > place.end - place.at:
         raise CorruptRecordException(f"a fetched batch ends within a field of {size} bytes")
-    found = PyBytes_FromStringAndSize(place.at, size)
     place.at += size
-    return found
+    return <int32_t> size
+
+
+cdef bytes content(Place* place):
+    """Bytes of a field; ``None`` for a negative length."""
+    cdef int32_t size = passed(place)
+    return None if size < 0 else PyBytes_FromStringAndSize(place.at - size, size)
 
 
 cdef tuple named(Place* place):
@@ -289,12 +310,13 @@ def unpack(bytes raw, Py_ssize_t begin, Py_ssize_t end, int64_t from_offset, lis
 
     Raises aiokafka's ``CorruptRecordException`` for bytes that are none.
     """
-    cdef const char* start = PyBytes_AS_STRING(raw) + begin
+    cdef const char* bytes_at = PyBytes_AS_STRING(raw)
+    cdef const char* start = bytes_at + begin
     cdef Place place
     cdef FetchedRecord record
     cdef int64_t base, first_time, attributes, count, size, offset, time_ms, number
     cdef const char* after
-    if end > PyBytes_GET_SIZE(raw) or end - begin < RECORDS or start[MAGIC] != 2:
+    if end > min(PyBytes_GET_SIZE(raw), MOST_BYTES) or end - begin < RECORDS or start[MAGIC] != 2:
         return False
     attributes = got(start + ATTRIBUTES, 2)
     if attributes & CODEC:
@@ -318,8 +340,11 @@ def unpack(bytes raw, Py_ssize_t begin, Py_ssize_t end, int64_t from_offset, lis
         record = FetchedRecord.__new__(FetchedRecord)
         record.offset = offset
         record.timestamp = first_time if attributes & BROKERS_TIME else first_time + time_ms
-        record.key = content(&place)
-        record.value = content(&place)
+        record.raw = raw
+        record.key_size = passed(&place)
+        record.key_at = <int32_t> (place.at - bytes_at) - max(record.key_size, 0)
+        record.value_size = passed(&place)
+        record.value_at = <int32_t> (place.at - bytes_at) - max(record.value_size, 0)
         record.named = named(&place)
         if place.at != after:
             raise CorruptRecordException(f"the fetched record at {offset} is not as long as it says")
