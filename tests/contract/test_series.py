@@ -305,7 +305,7 @@ class Answering(Slotted):
 
 
 class Numbered:
-    """Has a slot that holds no object."""
+    """Has no field of its own."""
 
     at = START
     what = property(lambda self: self.__class__.__name__)
