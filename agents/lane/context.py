@@ -28,7 +28,7 @@ class LaneOptions:
     backlog_interval: timedelta = timedelta(milliseconds=400)
     clock: Clock = field(default_factory=SystemClock)
     #: records collected in one part before the source has to wait
-    max_part_records: int = 32_768
+    max_part_records: int = 65_536
     #: how often time is looked at without records, for operators with timers; ``None``: only when ``Lane.tick`` is called
     tick: timedelta | None = timedelta(milliseconds=100)
     #: how long timers may fire before the event loop gets its turn

@@ -51,7 +51,8 @@ class LanePartition:
         # Longer: keys that change again cost no row, and a transaction its overhead once.
         self._backlog_interval = lane.options.backlog_interval.total_seconds()
         # Phases: partitions do not all commit at the same moment.
-        self._next_cut = loop.time() + self._interval * (tp.partition % 4) / 4
+        self._next_cut = self._soonest_cut = loop.time() + self._interval * (tp.partition % 4) / 4
+        self._far_behind = False
         #: when something last happened
         self._offered = loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -86,19 +87,25 @@ class LanePartition:
         loop = asyncio.get_running_loop()
         self._offered = loop.time()
         early = self._interval * EARLY
+        if self._far_behind and not self._is_far_behind():
+            # What it still holds need not wait for as long as was thought.
+            self._far_behind = False
+            self._next_cut = min(self._next_cut, self._soonest_cut)
+            self._stop_timer()
         if now or self.part.records >= self._lane.options.max_part_records or self._offered >= self._next_cut - early:
             self.cut_due.set()
         elif self._timer is None:
             self._timer = loop.call_at(self._next_cut, self._interval_over)
 
-    def _after_this_one(self) -> float:
+    def _is_far_behind(self) -> bool:
+        return self._lane.waiting(self.tp, self.next_offset + BACKLOG_RECORDS)
+
+    def _after_this_one(self, interval: float) -> float:
         """When the next cut is due: an interval after the last of what was just cut *arrived*.
 
         Under load batches come at the pace of the fetcher, whose windows divide the interval.  So cuts fall into step with them, each right
         behind a batch; counted from the cut, a batch could wait nearly an interval again and again.
         """
-        behind = self._lane.waiting(self.tp, self.next_offset + BACKLOG_RECORDS)
-        interval = self._backlog_interval if behind else self._interval
         return max(self._offered + interval, asyncio.get_running_loop().time() + interval / 2)
 
     def _interval_over(self) -> None:
@@ -131,7 +138,9 @@ class LanePartition:
                 self.room.set()
                 if part is None:
                     continue
-                self._next_cut = self._after_this_one()
+                self._far_behind = self._is_far_behind()
+                self._soonest_cut = self._after_this_one(self._interval)
+                self._next_cut = self._after_this_one(self._backlog_interval) if self._far_behind else self._soonest_cut
                 self.task.store.committed(part.rows, await lane.sink.write(part))
                 self.durable = part.next_offset
                 self.writing = False
