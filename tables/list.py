@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from models.errors import StateError
 from models.time import Millis, millis
@@ -28,6 +28,8 @@ class ListState(SequenceState[T]):
 
     kind = "list"
     head_type = int
+    #: the class that adds ``keep_for`` without ``time``
+    by_record_time: ClassVar[type[KeyedState] | None] = None
 
     def __init__(
         self,
@@ -60,15 +62,8 @@ class ListState(SequenceState[T]):
 
     def _added(self) -> type[KeyedState] | None:
         if self.keep_for is not None and self._time is None:
-            from tables.list_times import ListByRecordTime  # it derives from this class
-
-            return ListByRecordTime
+            return self.by_record_time
         return super()._added()
-
-    def _with_ttl(self) -> type[KeyedState]:
-        from tables.list_ttl import ListWithTtl  # it derives from this class
-
-        return ListWithTtl
 
     def _open(self) -> None:
         super()._open()

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from tables.changelog import Row, part_suffix
 from tables.fit import fit_of
-from tables.state import KeyedState, PartedState, decode_row, decoder, encode, unencodable
+from tables.state import PartedState, decode_row, decoder, encode, unencodable
 from tables.ttl import Ttl
 
 K = TypeVar("K")
@@ -37,11 +37,6 @@ class MapState(PartedState, Generic[K, V]):
         self._decode = decoder(value).decode
         self._key_fit, self._fit = fit_of(key), fit_of(value)
         self._exact_key, self._exact = self._key_fit.exact, self._fit.exact
-
-    def _with_ttl(self) -> type[KeyedState]:
-        from tables.map_ttl import MapWithTtl  # it derives from this class
-
-        return MapWithTtl
 
     def _open(self) -> None:
         #: an empty map stands here from its last removal to the next freeze: what the store has of it is history

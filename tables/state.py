@@ -76,6 +76,8 @@ class KeyedState:
     ttl: Ttl | None = None
     #: whether a key has a row for each of its parts, or one in all; ``None`` where it may have both
     parted: ClassVar[bool | None] = None
+    #: the class that adds a time to live to this kind (see tables/__init__.py: it derives from the kind, so the kind does not know it)
+    with_ttl: ClassVar[type[KeyedState] | None] = None
 
     # Bound by ``bind``.  Declared here so that a handle used before the operator is open fails with a plain message.
     _context: KeyContext
@@ -136,11 +138,11 @@ class KeyedState:
 
     def _added(self) -> type[KeyedState] | None:
         """A class that adds what the options want: a state without a time to live has no branch for it."""
-        return None if self.ttl is None else self._with_ttl()
-
-    def _with_ttl(self) -> type[KeyedState]:
-        """The class that adds a time to live to this kind."""
-        raise StateError(f"state {self.name!r}: {self.kind} state has no time to live")
+        if self.ttl is None:
+            return None
+        if self.with_ttl is None:
+            raise StateError(f"state {self.name!r}: {self.kind} state has no time to live")
+        return self.with_ttl
 
     def _open(self) -> None:
         raise NotImplementedError

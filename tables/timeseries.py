@@ -11,7 +11,7 @@ from models.time import Millis, millis
 from tables.sequence import SHORT, SequenceState
 from tables.series import PlainSeries as Series
 from tables.series import compiled_adding, series_of, shape_of
-from tables.state import KeyedState, encode
+from tables.state import encode
 from tables.ttl import Ttl
 
 T = TypeVar("T")
@@ -57,11 +57,6 @@ class TimeSeriesState(SequenceState[T]):
         self._compiled: Any = None
         #: called for each element that is dropped because of ``keep_last``
         self.on_drop: Callable[[], None] | None = None
-
-    def _with_ttl(self) -> type[KeyedState]:
-        from tables.timeseries_ttl import TimeSeriesWithTtl  # it derives from this class
-
-        return TimeSeriesWithTtl
 
     def _open(self) -> None:
         super()._open()

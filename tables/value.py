@@ -52,11 +52,6 @@ class ValueState(KeyedState, Generic[T]):
         self._fit = fit_of(of)
         self._exact = self._fit.exact
 
-    def _with_ttl(self) -> type[KeyedState]:
-        from tables.value_ttl import ValueWithTtl  # it derives from this class
-
-        return ValueWithTtl
-
     def _open(self) -> None:
         self._rows: dict[str, Any] = {}
         self._dirty: dict[str, None] = {}
