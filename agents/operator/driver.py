@@ -339,6 +339,7 @@ class OperatorTask:
             feed.watermark_ms = context.watermark_ms
             feed.seen_ms = feed.watermark_ms + bound
         feed.settle(min(timestamp, high))  # the last one may have been refused for its time
+        context._record = None  # it may hold all that was fetched with it
         if records:
             feed.next_offset = records[-1].offset + 1
 
@@ -419,6 +420,7 @@ class OperatorTask:
                 while fire(timers, context.watermark_ms):
                     yield
         feed.settle(min(timestamp, high))  # the last one may have been refused for its time
+        context._record = None  # it may hold all that was fetched with it
         if records:
             feed.next_offset = records[-1].offset + 1
         if self.timers is not None and self.timers.processing.due <= context.processing_time_ms:
