@@ -18,20 +18,18 @@ from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memmove
 
-cdef extern from "structmember.h":
-    ctypedef struct PyMemberDef:
-        int type
-        Py_ssize_t offset
-    int T_OBJECT_EX
-
-cdef extern from *:
-    ctypedef struct PyMemberDescrObject:
-        PyMemberDef* d_member
-
 from types import MemberDescriptorType
 
 from models.time import NO_TIME
 from tables.ttl import UNSTAMPED
+
+cdef extern from "structmember.h":
+    ctypedef struct PyMemberDef:
+        int type
+        Py_ssize_t offset
+    ctypedef struct PyMemberDescrObject:
+        PyMemberDef* d_member
+    int T_OBJECT_EX
 
 cdef enum:
     MOST_CELLS = 24
