@@ -67,14 +67,14 @@ class Members(Service):
             await self._append(msgspec.json.encode(Claim(self._url(), dict(partitions))))
         except (FamulusError, TimeoutError) as exc:
             # Queries only: others cannot find this worker's keys until the next assignment.
-            log.warning("the partitions of this worker could not be announced: %s", exc or "no answer")
+            log.warning("the partitions of this worker could not be announced: %s", str(exc) or "no answer")
 
     async def leave(self) -> None:
         """Take the claim back."""
         try:
             await self._append(None)
         except (FamulusError, TimeoutError) as exc:
-            log.info("the claim of this worker stays until another one overrules it: %s", exc or "no answer")
+            log.info("the claim of this worker stays until another one overrules it: %s", str(exc) or "no answer")
 
     async def _append(self, value: bytes | None) -> None:
         async with asyncio.timeout(CLAIM_SECONDS):
