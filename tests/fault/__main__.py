@@ -47,6 +47,7 @@ def plans(chosen: argparse.Namespace) -> list[tuple[str, Plan]]:
                             kills=chosen.kills,
                             count=chosen.count,
                             rate=chosen.rate,
+                            waiting=chosen.waiting,
                             guarantee=guarantee,
                             store=store,
                             workers=workers,
@@ -130,6 +131,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="faults per run")
     parser.add_argument("--count", type=int, default=100_000, help="transactions per run, at most")
     parser.add_argument("--rate", type=float, default=400, help="transactions a second")
+    parser.add_argument(
+        "--waiting",
+        type=int,
+        default=0,
+        help="transactions stored before the start, so that workers are killed while far behind",
+    )
     parser.add_argument("--events", type=int, default=8_000, help="user events per run of the other jobs")
     parser.add_argument("--only-jobs", action="store_true", help="only the runs of the other jobs")
     parser.add_argument("--keep", type=Path, help="where the folders of runs go; those that are not exact stay")

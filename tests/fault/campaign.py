@@ -41,6 +41,8 @@ class Plan:
     #: transactions at most, and a second
     count: int
     rate: float = 400.0
+    #: transactions that are stored before the first worker starts
+    waiting: int = 0
     guarantee: str = "exactly_once"
     store: str = "memory"
     workers: int = 1
@@ -100,11 +102,15 @@ class Fleet:
         """Topics and rules, and transactions from now on."""
         asyncio.run(seed_topics(self.broker))
         plan = self.plan
-        arguments = [self.broker, str(plan.count), str(plan.seed), str(plan.rate)]
+        arguments = [self.broker, str(plan.count), str(plan.seed), str(plan.rate), str(plan.waiting)]
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "producer.log", "wb") as said:
             command = [sys.executable, "-m", "tests.fault.producer", *arguments]
             self.producing = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
+        if plan.waiting:
+            until(
+                lambda: self.lag() >= plan.waiting, within=plan.deadline, what=f"{plan.waiting} transactions are stored"
+            )
 
     def stop_producing(self) -> None:
         """Whatever was appended by now is the input."""
