@@ -11,7 +11,7 @@ help: ## show this list
 
 install: $(VENV)/.installed ## create .venv with the application and its test tools
 
-COMPILED := tables/_series.pyx app/transport/kafka/_batches.pyx
+COMPILED := $(wildcard tables/*.pxd tables/*.pyx agents/operator/*.pyx app/transport/kafka/*.pyx)
 
 $(VENV)/.installed: setup.cfg setup.py pyproject.toml $(COMPILED)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Famulus needs Python 3.11 or newer: run make with PYTHON=/path/to/python3.11")'

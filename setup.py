@@ -2,6 +2,6 @@
 
 from setuptools import Extension, setup
 
-COMPILED = ("tables._series", "app.transport.kafka._batches")
+COMPILED = ("tables._records", "tables._series", "agents.operator._reading", "app.transport.kafka._batches")
 
 setup(ext_modules=[Extension(name, [name.replace(".", "/") + ".pyx"], optional=True) for name in COMPILED])

@@ -17,10 +17,11 @@ import msgspec
 
 from agents.operator.async_function import AsyncFunction
 from agents.operator.checks import check_async
-from agents.operator.driver import BAD_VALUE, Emitted
+from agents.operator.driver import Emitted
 from agents.operator.inputs import Input
 from agents.operator.process import Context, encode_json
-from agents.operator.spec import Source, bad_record, refuse_drift, refuse_key
+from agents.operator.reading import BAD_VALUE, read
+from agents.operator.spec import Source, bad_record, refuse_drift
 from agents.operator.user_functions import values_of
 from models.errors import StateError
 from models.time import Millis
@@ -272,14 +273,11 @@ class AsyncTask:
         if source.decode is None:
             return record
         try:
-            event = source.decode(record.value)  # type: ignore[arg-type]  # null: a TypeError, handled below
-            key, timestamp = source.key(event), source.timestamp(event)
+            event, _, timestamp = read(source, record)
         except BAD_VALUE as exc:
             entry.failure = bad_record(exc, record)
             return None
-        if not key or key.encode() != record.key:
-            entry.failure = refuse_key(source, record, key)
-        elif timestamp > self.context.processing_time_ms + self._max_drift_ms:
+        if timestamp > self.context.processing_time_ms + self._max_drift_ms:
             entry.failure = refuse_drift(timestamp, self.context.processing_time_ms, self._max_drift_ms)
         else:
             feed = self.inputs[0]

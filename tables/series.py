@@ -27,6 +27,8 @@ except ImportError:  # there was no compiler
 
 T = TypeVar("T")
 
+encode = msgspec.msgpack.Encoder().encode
+
 
 @dataclass(frozen=True)
 class Shape(Generic[T]):
@@ -176,6 +178,10 @@ class PlainSeries(Generic[T]):
     def head(self) -> tuple[Millis, Any]:
         """Floor and latest element, as they are to be encoded."""
         return self.floor, self.latest
+
+    def packed(self) -> bytes:
+        """Head and elements, encoded, one behind the other."""
+        return encode(self.head()) + encode(self.elements())
 
     def __len__(self) -> int:
         return len(self._items)

@@ -7,7 +7,7 @@ driver.  Both are one public type; nothing is looked up or rebound per record.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -78,6 +78,8 @@ class KeyedState:
     parted: ClassVar[bool | None] = None
     #: the class that adds a time to live to this kind (see tables/__init__.py: it derives from the kind, so the kind does not know it)
     with_ttl: ClassVar[type[KeyedState] | None] = None
+    #: if set, to be told the keys of some records before their turn, so that what they touch comes from memory side by side; changes nothing
+    ahead: Callable[[list[str]], None] | None = None
 
     # Bound by ``bind``.  Declared here so that a handle used before the operator is open fails with a plain message.
     _context: KeyContext

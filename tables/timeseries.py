@@ -16,6 +16,8 @@ from tables.ttl import Ttl
 
 T = TypeVar("T")
 
+#: what MessagePack begins an array of so many with
+OF_TWO, OF_THREE, OF_FOUR = b"\x92", b"\x93", b"\x94"
 #: ``fresh`` of a short series that has changed: it is written anew, so nobody needs to know which elements are new
 ANY: Any = ()
 
@@ -69,6 +71,7 @@ class TimeSeriesState(SequenceState[T]):
         if compiled is not None:
             self.add = compiled.add  # type: ignore[method-assign]
             self.add_from = compiled.add_from  # type: ignore[method-assign]
+            self.ahead = compiled.ahead
 
     @property
     def keep_ms(self) -> Millis:
@@ -124,8 +127,8 @@ class TimeSeriesState(SequenceState[T]):
 
     def _base_row(self, items: Series[T]) -> bytes:
         if items.next_delta:
-            return encode((items.head(), items.elements(), items.next_delta))
-        return encode((items.head(), items.elements()))
+            return OF_THREE + items.packed() + encode(items.next_delta)
+        return OF_TWO + items.packed()
 
     def _delta_row(self, items: Series[T], fresh: list[T]) -> bytes:
         return encode((items.head(), fresh))

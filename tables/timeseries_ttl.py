@@ -11,7 +11,7 @@ from tables.sequence import SHORT
 from tables.series import PlainSeries as Series
 from tables.series import compiled_adding
 from tables.state import encode
-from tables.timeseries import ANY, TimeSeriesState
+from tables.timeseries import ANY, OF_FOUR, TimeSeriesState
 from tables.ttl import UNSTAMPED
 
 T = TypeVar("T")
@@ -76,7 +76,8 @@ class TimeSeriesWithTtl(Expiring, TimeSeriesState[T]):
             self._dirty[key] = series
 
     def _base_row(self, items: Any) -> bytes:
-        return encode((items.head(), items.elements(), items.next_delta, (items.stamp, 0)))
+        packed: bytes = items.packed()
+        return OF_FOUR + packed + encode(items.next_delta) + encode((items.stamp, 0))
 
     def _delta_row(self, items: Any, fresh: list[Any]) -> bytes:
         return encode((items.head(), fresh, 0, (items.stamp, 0)))

@@ -3,8 +3,7 @@
 There are two loops, and an operator gets the cheapest that does what it needs.  Both are plain and long on purpose: what can be done once
 per batch (clock, limits) or once per change (state handles, decoders) is done there.
 
-``_run_plain`` is for functions without timers: decode, check the key, move time, call.  Measured, it costs about 0.6 us over the same
-work written inline; see docs/performance.md.
+``_run_plain`` is for functions without timers: read (see agents.operator.reading), move time, call.
 
 ``_run_timed`` adds timers, lateness and a second input.  It is a generator: when timers have taken longer than a slice, it yields between
 two of them, the lane writes what there is as an atomic part with its own marker, gives way to the event loop, and resumes.  The record
@@ -29,7 +28,8 @@ from agents.operator.process import (
     KeyedProcessFunction,
     encode_json,
 )
-from agents.operator.spec import Decode, Source, bad_record, refuse_drift, refuse_key
+from agents.operator.reading import BAD_VALUE, reader, reason
+from agents.operator.spec import Decode, Source, bad_record, refuse_drift
 from agents.operator.timers import FAR, TimeDomain, TimerQueue, Timers
 from models.errors import BadRecord, StateError
 from models.time import NO_TIME, Millis
@@ -42,10 +42,6 @@ from tables.ttl import Ttl
 
 #: key, value
 Emitted = tuple[bytes, bytes]
-
-# What reading a bad value raises: msgspec's errors and UnicodeDecodeError are ValueErrors, a null value is a TypeError, and where events are
-# dicts a field that is missing is a KeyError.
-BAD_VALUE = (ValueError, RecursionError, TypeError, LookupError, AttributeError, BadRecord)
 
 #: Timers between two looks at the slice's time.
 _STRIDE = 512
@@ -185,6 +181,8 @@ class OperatorTask:
             )
             # A crash between two slices left timers that the watermark has passed: time has not passed them yet.
             context.watermark_ms = min(context.watermark_ms, self.timers.event.due)
+        ahead = [state.ahead for state in self.states.values() if state.ahead is not None]
+        self._readers = [reader(feed.source, context, self._refuse, ahead) for feed in self.inputs]
         #: states with a time to live, which want to know what time it is and to clean up
         self.expiring = [state for state in self.states.values() if state.ttl is not None]
         self._forgets_in_event_time = any(
@@ -290,10 +288,6 @@ class OperatorTask:
 
     def _run_plain(self, feed: Input, records: Sequence[Record]) -> None:
         context = self.context
-        source = feed.source
-        decode = source.decode
-        key_of = source.key
-        timestamp_of = source.timestamp
         process = feed.process
         encode = self._encode
         emit = self.outputs.append
@@ -301,40 +295,27 @@ class OperatorTask:
         limit = context.processing_time_ms + self._max_drift_ms
         high = limit if feed.bound_ms is None else context.watermark_ms + bound
         timestamp = NO_TIME
-        for record in records:
-            try:
-                event = decode(record.value)  # type: ignore[arg-type, misc]  # null: a TypeError, handled below
-                key = key_of(event)
-                timestamp = timestamp_of(event)
-            except BAD_VALUE as exc:
-                self.refused.append((record, bad_record(exc, record)))
-                continue
-            raw = key.encode()
-            if raw != record.key or not raw:
-                self.refused.append((record, refuse_key(source, record, key)))
-                continue
+        for event in self._readers[0](records):
+            timestamp = context.timestamp_ms
             if timestamp > high:
                 if timestamp > limit:
-                    self.refused.append(
-                        (record, refuse_drift(timestamp, context.processing_time_ms, self._max_drift_ms))
-                    )
+                    drift = refuse_drift(timestamp, context.processing_time_ms, self._max_drift_ms)
+                    self._refuse_current(drift)
                     continue
                 high = timestamp
                 context.watermark_ms = timestamp - bound
-            context.key = key
-            context.timestamp_ms = timestamp
-            context._record = record
             try:
                 out = process(event, context)
                 if out is not None:
                     if isinstance(out, ONE_VALUE):
                         refuse_one_value(self.function, out)
+                    raw = context.key.encode()
                     for value in out:
                         emit((raw, encode(value)))
             except StateError:
                 raise
             except Exception as exc:
-                self.refused.append((record, exc))
+                self._refuse_current(exc)
         if context.watermark_ms > feed.watermark_ms:
             feed.watermark_ms = context.watermark_ms
             feed.seen_ms = feed.watermark_ms + bound
@@ -343,48 +324,35 @@ class OperatorTask:
         if records:
             feed.next_offset = records[-1].offset + 1
 
+    def _refuse(self, record: Record, exc: Exception) -> None:
+        self.refused.append((record, reason(exc, record)))
+
+    def _refuse_current(self, exc: Exception) -> None:
+        self.refused.append((self.context.record, exc))
+
     def _run_timed(self, feed: Input, records: Sequence[Record]) -> Iterator[None]:
         yield from self._catch_up()
         context = self.context
         source = feed.source
-        decode = source.decode
-        key_of = source.key
-        timestamp_of = source.timestamp
         process = feed.process
         encode = self._encode
         emit = self.outputs.append
         bound = 0 if feed.bound_ms is None else feed.bound_ms
         lateness = feed.lateness_ms
         # The time of a record without ``decode`` is its producer's clock, which is no reason to refuse it.
-        limit = FAR if decode is None else context.processing_time_ms + self._max_drift_ms
+        limit = FAR if source.decode is None else context.processing_time_ms + self._max_drift_ms
         high = limit if feed.bound_ms is None else feed.watermark_ms + bound
         timestamp = NO_TIME
         others = [other for other in self.inputs if other is not feed]
         timers = self.timers.event if self.timers is not None else None
         fire = self._fire
-        topic = source.topic
-        for record in records:
-            try:
-                if decode is None:
-                    event: Any = record
-                    key = (record.key or b"").decode()
-                    timestamp = record.timestamp
-                else:
-                    event = decode(record.value)  # type: ignore[arg-type]  # null: a TypeError, handled below
-                    key = key_of(event)
-                    timestamp = timestamp_of(event)
-            except BAD_VALUE as exc:
-                self.refused.append((record, bad_record(exc, record)))
-                continue
-            raw = key.encode()
-            if raw != record.key or not raw:
-                self.refused.append((record, refuse_key(source, record, key)))
-                continue
+        context._topic = source.topic
+        for event in self._readers[self.inputs.index(feed)](records):
+            timestamp = context.timestamp_ms
             if timestamp > high:
                 if timestamp > limit:
-                    self.refused.append(
-                        (record, refuse_drift(timestamp, context.processing_time_ms, self._max_drift_ms))
-                    )
+                    drift = refuse_drift(timestamp, context.processing_time_ms, self._max_drift_ms)
+                    self._refuse_current(drift)
                     continue
                 high = feed.seen_ms = timestamp
                 watermark = feed.watermark_ms = timestamp - bound
@@ -393,14 +361,12 @@ class OperatorTask:
                         watermark = other.watermark_ms
                 if watermark > context.watermark_ms:
                     if timers is not None and timers.due <= watermark:
+                        key, record = context.key, context.record
                         feed.next_offset = record.offset
                         while fire(timers, watermark):
                             yield
+                        context.key, context.timestamp_ms, context._record = key, timestamp, record
                     context.watermark_ms = watermark
-            context.key = key
-            context.timestamp_ms = timestamp
-            context._record = record
-            context._topic = topic
             if timestamp < context.watermark_ms - lateness:
                 context.late(event)
                 continue
@@ -409,14 +375,15 @@ class OperatorTask:
                 if out is not None:
                     if isinstance(out, ONE_VALUE):
                         refuse_one_value(self.function, out)
+                    raw = context.key.encode()
                     for value in out:
                         emit((raw, encode(value)))
             except StateError:
                 raise
             except Exception as exc:
-                self.refused.append((record, exc))
+                self._refuse_current(exc)
             if timers is not None and timers.due <= context.watermark_ms:  # set for a time that has passed
-                feed.next_offset = record.offset + 1
+                feed.next_offset = context.record.offset + 1
                 while fire(timers, context.watermark_ms):
                     yield
         feed.settle(min(timestamp, high))  # the last one may have been refused for its time

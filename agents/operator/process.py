@@ -100,6 +100,13 @@ class Context(KeyContext):
         return self.key
 
     @property
+    def record(self) -> Record:
+        """The record in hand.  Raises ``LookupError`` where there is none: in ``open`` and ``on_timer``."""
+        if self._record is None:
+            raise LookupError(f"{self.operator}: no record is in hand")
+        return self._record
+
+    @property
     def source(self) -> Source:
         """Where the record in hand lies in the log (offset -1 outside a log)."""
         record = self._record

@@ -159,10 +159,10 @@ def _declared(event: type, name: str) -> Any:
 
 def bad_record(exc: BaseException, record: Record) -> BadRecord:
     """The reason for a dead letter, from what the decoder raised."""
-    if record.value is None:
-        return BadRecord("the record has no value")
     if isinstance(exc, BadRecord):
         return exc
+    if record.value is None:
+        return BadRecord("the record has no value")
     if isinstance(exc, RecursionError):
         return BadRecord("the value is nested too deeply to be a record of this topic")
     if isinstance(exc, (LookupError, AttributeError)):  # their text is a field's name at most

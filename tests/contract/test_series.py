@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -92,6 +93,45 @@ def test_elements_of_any_shape_come_back_equal_and_are_encoded_as_they_are(
     encode = msgspec.msgpack.encode
     assert encode(series.elements()) == encode(expected)
     assert encode(series.head()) == encode((-1, make_one(9)))
+    assert series.packed() == encode((-1, make_one(9))) + encode(expected)
+
+
+class Fields(msgspec.Struct, array_like=True):
+    at: int
+    real: float
+    text: str | None = None
+    what: object = None
+
+
+WHOLE = [edge + by for edge in (0, 1 << 7, 1 << 8, 1 << 15, 1 << 16, 1 << 31, 1 << 32, 1 << 60) for by in (-1, 0, 1)]
+
+
+@BOTH
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 70_000])
+def test_packed_it_is_what_the_encoder_makes_of_it(make: Make, count: int) -> None:
+    chance = random.Random(count)
+    series = make(shape_of(Fields, "at"))
+    texts = [None, "", "a" * 31, "b" * 32, "ü" * 127, "語" * 86, "c" * 256, *(["😀" * 20_000] if count < 20 else [])]
+    for _ in range(count):
+        at, whole = (chance.choice(WHOLE) * chance.choice((1, -1)) for _ in range(2))
+        real = chance.choice([0.0, -0.0, 1.5, 1e300, 5e-324, chance.random()])
+        series.add(
+            Fields(at, real, chance.choice(texts), chance.choice([None, whole, [1, {"a": real}]])), 1 << 61, 1 << 30
+        )
+    encode = msgspec.msgpack.encode
+    assert series.packed() == encode(series.head()) + encode(list(series))
+
+
+@BOTH
+def test_equal_texts_are_told_from_others_that_look_alike(make: Make) -> None:
+    """They are looked up by their end and their length first."""
+    series = make(HISTORY)
+    texts = ["x12345678", "y12345678", "12345678", "ü2345678", "\u0132345678", "", "a", "\0a", "é", "語"]
+    for _ in range(3):
+        for text in texts:
+            series.add(entry(1, merchant="".join(text), country=text[::-1]), 100, 1000)
+    assert series.column("merchant", 0, 99) == 3 * texts
+    assert series.column("country", 0, 99) == [text[::-1] for text in 3 * texts]
 
 
 @BOTH

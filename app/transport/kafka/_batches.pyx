@@ -11,6 +11,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int16_t, int32_t, int64_t, uint64_t
 from libc.string cimport memcpy
 
+from tables._records cimport FetchedRecord
+
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.util import calc_crc32c
 
@@ -206,45 +208,6 @@ def pack(records, int64_t time_ms, bint transactional, Py_ssize_t most) -> list:
     if count:
         batches.append(closed(data, used, count, time_ms, transactional))
     return batches
-
-
-@cython.final
-@cython.no_gc
-@cython.freelist(1024)
-cdef class FetchedRecord:
-    """One record as it was fetched (:class:`tables.log.Record`).
-
-    Key and value are made when they are asked for, and gone after use: those of a thousand records that wait would be out of the CPU's
-    cache by the time somebody comes to them.
-    """
-
-    cdef readonly int64_t offset
-    cdef readonly int64_t timestamp
-    #: what was fetched, and where in it key and value lie; a negative size means ``None``
-    cdef bytes raw
-    cdef int32_t key_at
-    cdef int32_t key_size
-    cdef int32_t value_at
-    cdef int32_t value_size
-    #: names and contents, in turn
-    cdef tuple named
-
-    @property
-    def key(self):
-        return None if self.key_size < 0 else PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.raw) + self.key_at, self.key_size)
-
-    @property
-    def value(self):
-        return None if self.value_size < 0 else PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.raw) + self.value_at, self.value_size)
-
-    @property
-    def headers(self):
-        """Pairs of name and content, ``None`` without any."""
-        named = self.named
-        return None if named is None else list(zip(named[::2], named[1::2]))
-
-    def __repr__(self) -> str:
-        return f"FetchedRecord(offset={self.offset}, key={self.key!r:.40}, value={self.value!r:.80})"
 
 
 cdef struct Place:
