@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, Generic, TypeVar, overload
+from weakref import WeakSet
 
 from models.errors import StateError
 from tables.state import declared_states
@@ -24,6 +25,7 @@ class _Shared(Generic[K, V]):
         self.changed: set[K] = set()
         self.derived: Any = None
         self.stale = True
+        self.readers: WeakSet[BroadcastState[K, V]] = WeakSet()
 
 
 class BroadcastState(Generic[K, V]):
@@ -38,6 +40,8 @@ class BroadcastState(Generic[K, V]):
 
     _shared: _Shared[K, V]
     _writable: bool
+    #: called when the map has begun to change; the next ``derived()`` is another one
+    on_change: Callable[[], None] | None = None
 
     def __init__(
         self, key: type[K], value: type[V], *, derive: Derive[K, V, Any] | None = None, name: str | None = None
@@ -56,7 +60,9 @@ class BroadcastState(Generic[K, V]):
 
     def reader(self) -> BroadcastState[K, V]:
         """A read-only handle on the same map."""
-        return self._handle(self._shared, writable=False)
+        handle = self._handle(self._shared, writable=False)
+        self._shared.readers.add(handle)
+        return handle
 
     def _handle(self, shared: _Shared[K, V], *, writable: bool) -> BroadcastState[K, V]:
         handle: BroadcastState[K, V] = BroadcastState(self.key_type, self.of, derive=self.derive, name=self.name)
@@ -140,8 +146,13 @@ class BroadcastState(Generic[K, V]):
 
     def _write(self, key: K) -> None:
         self._may_write()
-        self._shared.changed.add(key)
-        self._shared.stale = True
+        shared = self._shared
+        shared.changed.add(key)
+        if not shared.stale:
+            shared.stale = True
+            for reader in shared.readers:
+                if reader.on_change is not None:
+                    reader.on_change()
 
     def _may_write(self) -> None:
         if not self._writable:

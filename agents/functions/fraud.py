@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 import msgspec
@@ -46,12 +46,25 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
     history = TimeSeriesState(HistoryEntry, time="timestamp", keep_for=DISORDER, keep_last=MAX_HISTORY)
     rules = BroadcastState(str, RuleVersion, derive=compiled)
 
+    _add: Callable[[Transaction], History]
+
     def open(self, ctx: Context) -> None:
         self.book = RuleBook()
-        self._judging: RuleSet | None = None
-        self._judge = RuleSet().judge
-        self._rules_now = self.rules.derived
         self.history.on_drop = ctx.metrics.counter("history_dropped").inc
+        # What runs for every transaction are bound methods that wait in attributes: no closure, and no look whether rules have changed.
+        self.rules.on_change = self._rules_changed
+        self._rules_changed()
+
+    def _rules_changed(self) -> None:
+        self._add = self._add_first
+
+    def _add_first(self, event: Transaction) -> History:
+        """As ``_add``, for the first transaction under other rules than before."""
+        rules: RuleSet = self.rules.derived()
+        self._judge = rules.judge
+        self.history.keep_ms = rules.longest_window_ms + millis(DISORDER)
+        self._add = self.history.add_from
+        return self._add(event)
 
     def process_broadcast_element(self, element: bytes | Rule | None, ctx: Context) -> None:
         value = _encode(element) if isinstance(element, Rule) else element
@@ -63,21 +76,9 @@ class FraudDetection(KeyedBroadcastProcessFunction[Transaction, bytes | Rule | N
             self.rules.put(accepted.rule_id, accepted)
 
     def process_element(self, event: Transaction, ctx: Context) -> list[Alert] | None:
-        # What runs for every transaction: bound methods that wait in attributes, no closure.
-        rules_now = self._rules_now
-        rules = rules_now()
-        if rules is not self._judging:
-            self._follow(rules)
-        add, judge = self._add, self._judge
-        series = add(event)
-        fired = judge(event, series)
+        series = self._add(event)
+        fired = self._judge(event, series)
         return None if fired is None else self._alerts(fired, event, series, ctx.source)
-
-    def _follow(self, rules: RuleSet) -> None:
-        self._judging = rules
-        self._judge = rules.judge
-        self._add = self.history.add_from
-        self.history.keep_ms = rules.longest_window_ms + millis(DISORDER)
 
     def _alerts(self, fired: Sequence[Firing], event: Transaction, series: History, source: Source) -> list[Alert]:
         return [

@@ -20,6 +20,14 @@ class HistoryCall(NamedTuple):
     shown: str
 
 
+class Threshold(NamedTuple):
+    """What a transaction must pass for a condition to hold: the field lies above the limit, or below, or (to be simple) on it."""
+
+    field: str
+    above: bool
+    limit: float
+
+
 @dataclass(frozen=True, eq=False)
 class Condition:
     """A condition that is known to be translatable and within the cost bounds.  Equal only to itself."""
@@ -32,6 +40,8 @@ class Condition:
     #: keys of attributes that it names
     attributes: tuple[str, ...] = field(init=False)
     calls: tuple[HistoryCall, ...] = field(init=False)
+    #: the first thing that it asks, if that is a comparison of a number with a literal
+    threshold: Threshold | None = field(init=False)
     #: whether evaluating it can have a run-time error
     can_fail: bool = field(init=False)
     #: whether such an error can be absorbed by the right side of ``&&`` or ``||``
@@ -43,6 +53,7 @@ class Condition:
         set_(self, "fields", tuple(dict.fromkeys(use.name for use in uses if isinstance(use, Name))))
         set_(self, "attributes", tuple(dict.fromkeys(use for use in uses if isinstance(use, str))))
         set_(self, "calls", tuple(dict.fromkeys(use for use in uses if isinstance(use, HistoryCall))))
+        set_(self, "threshold", _threshold(self.root))
         set_(self, "can_fail", can_fail(self.root))
         set_(self, "absorbs", _absorbs(self.root))
 
@@ -93,6 +104,22 @@ def _uses(node: Node) -> Iterator[Name | str | HistoryCall]:
         yield node
     for child in children(node):
         yield from _uses(child)
+
+
+def _threshold(node: Node) -> Threshold | None:
+    match node:
+        case Call(function="_&&_", args=(left, _)):
+            return _threshold(left)
+        case Call(function="_>_" | "_>=_", args=(Name(name="amount") as name, Literal(value=int() | float() as limit))):
+            return Threshold(name.name, True, limit)
+        case Call(function="_<_" | "_<=_", args=(Name(name="amount") as name, Literal(value=int() | float() as limit))):
+            return Threshold(name.name, False, limit)
+        case Call(function="_<_" | "_<=_", args=(Literal(value=int() | float() as limit), Name(name="amount") as name)):
+            return Threshold(name.name, True, limit)
+        case Call(function="_>_" | "_>=_", args=(Literal(value=int() | float() as limit), Name(name="amount") as name)):
+            return Threshold(name.name, False, limit)
+        case _:
+            return None
 
 
 _INT_OVERFLOW = frozenset({"_+_", "_-_", "_*_", "-_"})

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from agents.rules import history, language, values
-from agents.rules.condition import Condition, HistoryCall, can_fail, history_call
+from agents.rules.condition import Condition, HistoryCall, Threshold, can_fail, history_call
 from agents.rules.tree import Call, ListOf, Literal, MapOf, Name, Node, Select, walk
 
 _Thunk = Callable[[], bool]
@@ -145,6 +145,9 @@ class Translator:
         self._fields.add("t")
         return f"t >= {timestamp_ms!r}"
 
+    def threshold(self, threshold: Threshold) -> str:
+        return f"{self._use(threshold.field, 'f_')} {'>=' if threshold.above else '<='} {threshold.limit!r}"
+
     # --- nodes
 
     def expression(self, node: Node) -> str:
@@ -155,8 +158,7 @@ class Translator:
             case Name(name="timestamp"):
                 return self._use("tns")
             case Name():
-                self._fields.add(node.name)
-                return f"f_{node.name}"
+                return self._use(node.name, "f_")
             case Select():
                 return self._select(node)
             case ListOf():
@@ -168,9 +170,9 @@ class Translator:
             case _:
                 raise ValueError(f"cannot translate {node!r}")
 
-    def _use(self, name: str) -> str:
+    def _use(self, name: str, prefix: str = "") -> str:
         self._fields.add(name)
-        return name
+        return prefix + name
 
     def _select(self, node: Select) -> str:
         operand = self.expression(node.operand)

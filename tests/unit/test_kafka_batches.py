@@ -9,6 +9,7 @@ import pytest
 from aiokafka.errors import CorruptRecordException
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +46,27 @@ def built(batches: list[Any]) -> list[tuple[int, bytes]]:
     for number, batch in enumerate(batches):
         batch._set_producer_state(7_000_000_000, 3 + number, 99)
     return [(batch.record_count(), bytes(batch._build())) for batch in batches]
+
+
+@given(st.binary(max_size=300), st.integers(0, 20), st.integers(0, 20))
+def test_the_checksum_is_the_one_that_aiokafka_has(data: bytes, begin: int, less: int) -> None:
+    end = max(begin, len(data) - less)
+    expected = calc_crc32c(data[begin:end])
+    assert _batches.checksum(data, begin, end) == _batches.checksum(bytearray(data), begin, end) == expected
+    assert (
+        _batches.checksum(b"123456789", 0, 9) == 0xE3069283
+    )  # RFC 3720's polynomial, the check value of its catalogue
+
+
+def test_a_batch_that_was_changed_on_its_way_is_not_whole() -> None:
+    (batch,) = _batches.pack([(b"k", b"v" * 50)], TIME, False, MOST)
+    raw = bytes(batch._build())
+    assert _batches.is_whole(raw, 0, len(raw)) is True
+    assert _batches.is_whole(b"xyz" + raw, 3, 3 + len(raw)) is True
+    for place in (21, 40, len(raw) - 1):
+        assert _batches.is_whole(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :], 0, len(raw)) is False
+    assert _batches.is_whole(raw[:16] + b"\1" + raw[17:], 0, len(raw)) is None
+    assert _batches.is_whole(raw, 0, len(raw) + 1) is None
 
 
 content = st.none() | st.binary(max_size=300) | st.integers(0, 20_000).map(bytes)

@@ -67,8 +67,8 @@ assert threading.active_count() == before, "a thread was started at import"
     assert list(tmp_path.iterdir()) == []
 
 
-#: the one place where generated source is run: the compiler of admitted rules
-COMPILES = {"agents/rules/compiler.py": {"exec", "compile"}}
+#: the only places where generated source is run: what becomes of admitted rules
+COMPILES = {name: {"exec", "compile"} for name in ("agents/rules/compiler.py", "agents/rules/explanation.py")}
 
 
 def test_nothing_unpickles_or_evaluates_text_from_outside() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents.rules import compiler, translation
 from agents.rules.admission import AdmittedRule, admit
@@ -310,6 +312,62 @@ def test_rules_fire_in_the_order_of_their_ids_however_the_set_came_about() -> No
     shrunk = at_once.with_changes(dict.fromkeys(names[5:]))
     assert fired(at_once, transaction()) == fired(grown, transaction()) == names
     assert fired(shrunk, transaction()) == names[:5]
+
+
+CONDITIONS = st.sampled_from(
+    [
+        f"{compared}{rest}"
+        for compared in (
+            "amount > 5.0",
+            "amount >= 5.0",
+            "amount < 5.0",
+            "5.0 <= amount",
+            "5.0 > amount",
+            "amount > 2.0",
+            "amount <= 9.0",
+        )
+        for rest in (
+            "",
+            " && country == 'DE'",
+            " || country == 'DE'",
+            " && 1 / int(amount) == 1",
+            " && attributes.x == 'y' && 1 / 0 == 1",
+        )
+    ]
+    + [
+        "true",
+        "country == 'DE' && amount > 5.0",
+        "!(amount > 5.0)",
+        "amount > 5.0 ? true : 1 / 0 == 1",
+        "-amount < -5.0",
+    ]
+)
+
+
+@given(
+    st.lists(st.tuples(CONDITIONS, st.none() | st.integers(NOW - 1, NOW + 1)), min_size=1, max_size=12),
+    st.sampled_from([0.0, 2.0, 2.5, 4.999, 5.0, 5.001, 9.0, 1e12]),
+    st.sampled_from(["DE", "FR"]),
+)
+def test_rules_that_share_a_threshold_do_what_each_does_alone(
+    conditions: list[tuple[str, int | None]], amount: float, country: str
+) -> None:
+    admitted = [
+        rule(f"r{number:02}", when, **({} if since is None else {"effective_from": since}))
+        for number, (when, since) in enumerate(conditions)
+    ]
+    together, alone = RuleSet(admitted), [RuleSet([one]) for one in admitted]
+    tx = transaction(amount, country=country)
+    assert fired(together, tx) == [name for rules in alone for name in fired(rules, tx)]
+    assert together.errors == {name: count for rules in alone for name, count in rules.errors.items()}
+
+
+def test_a_hundred_limits_on_one_field_are_behind_one_comparison() -> None:
+    conditions = [(rule("r", f"amount > {1000 + number}.0").condition, None) for number in range(100)]
+    lines = source_of(conditions).splitlines()
+    inner = [line for line in lines if line.startswith("        if (f_amount > ")]
+    assert len(inner) == 100
+    assert [line for line in lines if line.startswith("    if ")] == ["    if f_amount >= 1000.0:"]
 
 
 def test_one_change_among_ten_thousand_rules_compiles_one_chunk() -> None:

@@ -8,7 +8,7 @@ are two objects that Python's garbage collector looks through, and ours is none.
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int16_t, int32_t, int64_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from tables._records cimport FetchedRecord
@@ -17,6 +17,35 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.util import calc_crc32c
 
 from models.errors import RecordTooLarge
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+
+    #if defined(__GNUC__) && defined(__x86_64__)
+    static int has_crc32c(void) { __builtin_cpu_init(); return __builtin_cpu_supports("sse4.2"); }
+
+    __attribute__((target("sse4.2")))
+    static uint32_t processors_crc32c(const char *at, size_t size) {
+        uint64_t crc = 0xFFFFFFFF, eight;
+        for (; size >= 8; at += 8, size -= 8) {
+            memcpy(&eight, at, 8);
+            crc = __builtin_ia32_crc32di(crc, eight);
+        }
+        for (; size; at++, size--) crc = __builtin_ia32_crc32qi((uint32_t) crc, *(const unsigned char *) at);
+        return ~(uint32_t) crc;
+    }
+    #else
+    static int has_crc32c(void) { return 0; }
+    static uint32_t processors_crc32c(const char *at, size_t size) { return 0; }
+    #endif
+    """
+    bint has_crc32c() noexcept
+    uint32_t processors_crc32c(const char* at, size_t size) noexcept
+
+#: Whether the processor has the instruction for it: a third of the time of aiokafka's tables.
+cdef bint HAS_CRC32C = has_crc32c()
 
 cdef enum:
     # Places in a batch.
@@ -95,6 +124,15 @@ cdef inline Py_ssize_t bytes_size(value) except -1:
     return varint_size(PyBytes_GET_SIZE(value)) + PyBytes_GET_SIZE(value)
 
 
+def checksum(data, Py_ssize_t begin, Py_ssize_t end) -> int:
+    """CRC-32C (Castagnoli) of ``data[begin:end]``, bytes or a bytearray."""
+    cdef const char* at
+    if not HAS_CRC32C:
+        return calc_crc32c(memoryview(data)[begin:end])
+    at = PyByteArray_AS_STRING(data) if type(data) is bytearray else PyBytes_AS_STRING(<bytes?> data)
+    return processors_crc32c(at + begin, end - begin) if begin < end <= len(data) else processors_crc32c(at, 0)
+
+
 @cython.final
 cdef class PackedBatch:
     """A batch that is closed; to aiokafka's producer what its own ``BatchBuilder`` is."""
@@ -124,7 +162,7 @@ cdef class PackedBatch:
 
     def _build(self) -> bytearray:
         if not self.built:
-            put(PyByteArray_AS_STRING(self.data) + CRC, calc_crc32c(memoryview(self.data)[ATTRIBUTES:]), 4)
+            put(PyByteArray_AS_STRING(self.data) + CRC, checksum(self.data, ATTRIBUTES, PyByteArray_GET_SIZE(self.data)), 4)
             self.built = True
         return self.data
 
@@ -171,6 +209,7 @@ def pack(records, int64_t time_ms, bint transactional, Py_ssize_t most) -> list:
     cdef list headers
     cdef bytearray data = None
     cdef Py_ssize_t room = 0, used = RECORDS, size
+    cdef Py_ssize_t left = len(records) if type(records) is list else 1
     cdef int32_t count = 0
     cdef char* at
     cdef tuple record
@@ -187,7 +226,8 @@ def pack(records, int64_t time_ms, bint transactional, Py_ssize_t most) -> list:
         if size > MOST_BYTES:
             raise RecordTooLarge(f"a record of {size} bytes does not fit into a batch of its own")
         if used + size + 10 > room:
-            room = max(used + size + 10, min(2 * room, most), 4096)
+            # The records to come are about as large as this one, or as those before it.
+            room = max(used + size + 10, min(used + left * (max(size, used // (count + 1)) + 16), most), min(2 * room, most), 4096)
             if data is None:
                 data = PyByteArray_FromStringAndSize(NULL, room)
             else:
@@ -205,6 +245,7 @@ def pack(records, int64_t time_ms, bint transactional, Py_ssize_t most) -> list:
                 at = put_bytes(put_bytes(at, name), content)
         used = at - PyByteArray_AS_STRING(data)
         count += 1
+        left -= 1
     if count:
         batches.append(closed(data, used, count, time_ms, transactional))
     return batches
@@ -266,6 +307,14 @@ def batch_end(bytes raw, Py_ssize_t begin) -> int:
     if PyBytes_GET_SIZE(raw) - begin < LEADER_EPOCH:
         raise CorruptRecordException(f"fetched bytes end at {len(raw)}, before the batch at {begin} does")
     return begin + LEADER_EPOCH + got(PyBytes_AS_STRING(raw) + begin + LENGTH, 4)
+
+
+def is_whole(bytes raw, Py_ssize_t begin, Py_ssize_t end) -> bool | None:
+    """Whether the batch ``raw[begin:end]`` has the checksum that it says.  ``None``: it is one that aiokafka must read."""
+    cdef const char* start = PyBytes_AS_STRING(raw) + begin
+    if end > PyBytes_GET_SIZE(raw) or end - begin < RECORDS or start[MAGIC] != 2:
+        return None
+    return <uint32_t> got(start + CRC, 4) == <uint32_t> checksum(raw, begin + ATTRIBUTES, end)
 
 
 def unpack(bytes raw, Py_ssize_t begin, Py_ssize_t end, int64_t from_offset, list into) -> bool:

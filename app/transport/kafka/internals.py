@@ -147,9 +147,11 @@ def _unpack(result: FetchResult) -> Taken | None:
     taken: list[Record] = []
     while records.has_next():
         batch = records.next_batch()
+        whole: bool | None = None
         if raw is not None:
             begin, end = end, batches.batch_end(raw, end)
-        if source._check_crcs and not batch.validate_crc():
+            whole = batches.is_whole(raw, begin, end) if source._check_crcs else None
+        if source._check_crcs and not (batch.validate_crc() if whole is None else whole):
             raise CorruptRecordException(f"{tp.topic}[{tp.partition}]: a fetched batch has a wrong checksum")
         if source._isolation_level == READ_COMMITTED and batch.producer_id is not None:
             source._consume_aborted_up_to(batch.base_offset)
