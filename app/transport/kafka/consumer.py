@@ -20,7 +20,7 @@ from app.settings import ProcessingGuarantee
 from app.transport.batches import LaneConsumerMixin
 from app.transport.kafka import internals, membership, quiet, stopping
 from app.transport.kafka.failures import connecting, in_our_words
-from app.transport.kafka.fetching import FETCH_WAIT_MS, Fetching
+from app.transport.kafka.fetching import FETCH_WAIT_MS, PARTITION_FETCH_BYTES, Fetching
 from app.transport.kafka.watch import Watch
 from models.errors import LogError, LogUnavailable
 from tables.log import TopicPartition
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Records of one partition in one fetch, in bytes (a larger record comes alone), and of all of them.
-PARTITION_FETCH_BYTES = 1 << 20
+#: Records of all partitions in one fetch, in bytes.
 FETCH_BYTES = 16 << 20
 #: Time between two fetches, in seconds, where no commit is waited for.
 WINDOW = 0.010

@@ -15,6 +15,9 @@ from faust.types import TP
 from app.transport.batches import FetchedSlice
 from app.transport.kafka import internals
 
+#: Records of one partition in one fetch, in bytes (a larger record comes alone), and how many are as good as all of these.
+PARTITION_FETCH_BYTES = 1 << 20
+FULL_BYTES = PARTITION_FETCH_BYTES // 2
 #: How long a request that brings nothing waits at the broker.  (Faust's 1,500 ms hold up every question about offsets.)
 FETCH_WAIT_MS = 250
 #: The same while fetched records lie here untaken: the next request concerns other partitions only and must not be long in the way.
@@ -28,10 +31,12 @@ class WindowFetcher(Fetcher):  # type: ignore[misc]
 
     Records wait at the broker meanwhile and come all at once: fewer, larger batches.  At 5,000 records a second a window of 10 ms halves
     the CPU of a record and makes latency better, too.  An idle consumer keeps its request waiting at the broker, so a lone record is not
-    delayed.
+    delayed.  Where a fetch was full nothing need wait for more, and the next one had better come before this one is done.
     """
 
     window = 0.0
+    #: whether the last fetch brought as much of a partition as a fetch may bring, or nearly
+    full = False
     lane_topics: Collection[str] = frozenset()
     _next_request = 0.0
 
@@ -42,7 +47,7 @@ class WindowFetcher(Fetcher):  # type: ignore[misc]
         actions = super()._get_actions_per_node(assignment)
         requests = actions[0]
         if requests:
-            self._next_request = monotonic() + self.window
+            self._next_request = monotonic() + (0.0 if self.full else self.window)
             if any(tp.topic in self.lane_topics for tp in self._records):
                 for _, request in requests:
                     request._max_wait_ms = min(request._max_wait_ms, BUSY_FETCH_WAIT_MS)
@@ -104,8 +109,11 @@ class Fetching:
                 async with self.turn:
                     epoch, now = self._epoch(), set(active)
                     lanes = {tp for tp in now if tp.topic in self.lane_topics}
-                    for tp, part in internals.take(fetcher, lanes).items():
+                    taken = internals.take(fetcher, lanes)
+                    for tp, part in taken.items():
                         fetched[tp] = FetchedSlice(part.records, part.next_offset, part.size, epoch)
+                    if taken:
+                        fetcher.full = max(part.size for part in taken.values()) >= FULL_BYTES
                 plain = now - lanes
                 if plain and any(tp in plain for tp in fetcher._records):
                     fetched.update(await fetcher.fetched_records(plain, timeout=0, max_records=max_records))
