@@ -14,6 +14,7 @@ from urllib.request import ProxyHandler, build_opener
 
 import msgspec
 
+from agents.operator import reading
 from app.health import APPLICATION
 from app.partitioning import mismatches
 from app.rulebook import RuleService
@@ -83,7 +84,7 @@ async def examine(settings: Settings) -> AsyncIterator[Check]:
 
 
 def _compiled() -> Check:
-    if series.COMPILED and internals.batches is not None:
+    if series.COMPILED and reading.COMPILED and internals.batches is not None:
         return ok("compiled code", "in use")
     return warn(
         "compiled code",
