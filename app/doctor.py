@@ -147,6 +147,7 @@ async def _group(settings: Settings, client: BrokerClient) -> AsyncIterator[Chec
     """Nothing if all is well: commands read and write without a group, but a worker that may not be in its group ends."""
     try:
         await client.committed(settings.app_id)
+        await client.check_membership(settings.app_id)
     except LogError as error:
         yield fail(f"group {settings.app_id}", str(error), "let this user read the group, or correct FAMULUS_APP_ID")
 

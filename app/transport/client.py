@@ -55,3 +55,6 @@ class BrokerClient(Protocol):
 
     async def committed(self, group: str) -> dict[TopicPartition, int]:
         """Next offset to be read by the consumer group, per partition that it ever committed."""
+
+    async def check_membership(self, group: str) -> None:
+        """Raise :class:`models.errors.LogError` if a worker may not be in the consumer group.  Changes nothing in it."""

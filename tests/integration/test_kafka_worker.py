@@ -323,9 +323,11 @@ def test_a_missing_right_ends_the_worker_with_one_line_that_names_it(tmp_path: P
             app_id: running.enter_context(Worker(tmp_path / app_id, broker=url, **login(app_id, job, guarantee)))
             for app_id, (job, guarantee, _) in lacking.items()
         }
-        told = command(Worker(tmp_path, broker=url, **login("hidden")), "doctor", "--json", code=1)
-        (wrong,) = [check for check in json.loads(told)["checks"] if check["verdict"] == "fail"]
-        assert wrong["name"] == "group hidden"
+        for group in ("hidden", "joins"):
+            told = command(Worker(tmp_path, broker=url, **login(group)), "doctor", "--json", code=1)
+            (wrong,) = [check for check in json.loads(told)["checks"] if check["verdict"] == "fail"]
+            assert wrong["name"] == f"group {group}"
+            assert group in wrong["finding"]
         for app_id, (_, _, names) in lacking.items():
             text = ended(workers[app_id], within=60)  # five of them start at once
             (fatal,) = [line for line in text.splitlines() if "FATAL" in line]

@@ -88,6 +88,9 @@ class EmbeddedClient:
     async def committed(self, group: str) -> dict[TopicPartition, int]:
         return await self._entered().read(lambda log: log.committed(group))
 
+    async def check_membership(self, group: str) -> None:
+        """Whoever may open the folder may."""
+
     def _entered(self) -> Engine:
         if self._engine is None:
             raise LogUnavailable(f"the client of {self._location.directory} is closed; use it with `async with`")

@@ -12,6 +12,7 @@ from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.group import HeartbeatRequest
 
 from app.transport.client import OPTIONS, NewRecord
 from app.transport.credentials import OPEN, Credentials
@@ -187,6 +188,15 @@ class KafkaClient:
                     raise
             await asyncio.sleep(0.1)
         return {TopicPartition(*tp): value.offset for tp, value in found.items() if value.offset >= 0}
+
+    async def check_membership(self, group: str) -> None:
+        # A heartbeat of nobody: whether the group may be read is looked at first, and that there is no such member is the best answer.
+        admin = self._entered()
+        with translated(f"the group {group}"):
+            coordinator = await admin.find_coordinator(group)
+            answer = await admin._client.send(coordinator, HeartbeatRequest(group, -1, ""))
+            if answer.error_code == kafka.GroupAuthorizationFailedError.errno:
+                raise kafka.GroupAuthorizationFailedError(group)
 
     def _entered(self) -> AIOKafkaAdminClient:
         if self._admin is None:
