@@ -184,6 +184,8 @@ class Consumer(LaneConsumerMixin, base.Consumer):
         self.app.flow_control.clear()
         await cast(Any, self.app)._stop_fetcher()
         await self.wait_empty()
+        # Its last commit is left out where another one is under way, which may have begun before the last record was done.
+        await self.commit_and_end_transactions()
 
     def assignment(self) -> set[TP]:
         return self._assigned
