@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Records as they lie in what was fetched."""
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, int64_t
 
 
@@ -15,3 +16,8 @@ cdef class FetchedRecord:
     cdef int32_t value_size
     #: names and contents, in turn
     cdef tuple named
+
+
+cdef inline object part(FetchedRecord record, int32_t at, int32_t size):
+    """Bytes of what was fetched; ``None`` for a negative size."""
+    return None if size < 0 else PyBytes_FromStringAndSize(PyBytes_AS_STRING(record.raw) + at, size)

@@ -2,7 +2,6 @@
 """One record as it was fetched (:class:`tables.log.Record`)."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
 
 @cython.final
@@ -15,11 +14,11 @@ cdef class FetchedRecord:
 
     @property
     def key(self):
-        return None if self.key_size < 0 else PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.raw) + self.key_at, self.key_size)
+        return part(self, self.key_at, self.key_size)
 
     @property
     def value(self):
-        return None if self.value_size < 0 else PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.raw) + self.value_at, self.value_size)
+        return part(self, self.value_at, self.value_size)
 
     @property
     def headers(self):

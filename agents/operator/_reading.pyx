@@ -5,11 +5,11 @@ It reads some records ahead of their turn, so that what the operator's states ho
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcmp
 
 from tables._members cimport member_at, member_offset, put_member
-from tables._records cimport FetchedRecord
+from tables._records cimport FetchedRecord, part
 
 from agents.operator.spec import refuse_key
 
@@ -38,8 +38,7 @@ cdef inline object value_of(record):
     cdef FetchedRecord fetched
     if type(record) is FetchedRecord:
         fetched = record
-        if fetched.value_size >= 0:
-            return PyBytes_FromStringAndSize(PyBytes_AS_STRING(fetched.raw) + fetched.value_at, fetched.value_size)
+        return part(fetched, fetched.value_at, fetched.value_size)
     return record.value
 
 
