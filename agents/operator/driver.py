@@ -182,7 +182,8 @@ class OperatorTask:
             # A crash between two slices left timers that the watermark has passed: time has not passed them yet.
             context.watermark_ms = min(context.watermark_ms, self.timers.event.due)
         ahead = [state.ahead for state in self.states.values() if state.ahead is not None]
-        self._readers = [reader(feed.source, context, self._refuse, ahead) for feed in self.inputs]
+        for feed in self.inputs:
+            feed.read = reader(feed.source, context, self._refuse, ahead)
         #: states with a time to live, which want to know what time it is and to clean up
         self.expiring = [state for state in self.states.values() if state.ttl is not None]
         self._forgets_in_event_time = any(
@@ -295,7 +296,7 @@ class OperatorTask:
         limit = context.processing_time_ms + self._max_drift_ms
         high = limit if feed.bound_ms is None else context.watermark_ms + bound
         timestamp = NO_TIME
-        for event in self._readers[0](records):
+        for event in feed.read(records):
             timestamp = context.timestamp_ms
             if timestamp > high:
                 if timestamp > limit:
@@ -347,7 +348,7 @@ class OperatorTask:
         timers = self.timers.event if self.timers is not None else None
         fire = self._fire
         context._topic = source.topic
-        for event in self._readers[self.inputs.index(feed)](records):
+        for event in feed.read(records):
             timestamp = context.timestamp_ms
             if timestamp > high:
                 if timestamp > limit:

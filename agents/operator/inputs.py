@@ -15,13 +15,14 @@ arrives.  A producer of current events is not hurt by that: what it sends later 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from agents.operator.spec import Source
 from agents.operator.timers import FAR
 from models.time import NO_TIME, Millis, millis
 from tables.changelog import Marker
+from tables.log import Record
 
 
 class Input:
@@ -34,6 +35,7 @@ class Input:
         "lateness_ms",
         "next_offset",
         "process",
+        "read",
         "seen_ms",
         "source",
         "watermark_ms",
@@ -42,6 +44,8 @@ class Input:
     def __init__(self, source: Source, marker: Marker, process: Callable[..., Any]) -> None:
         self.source = source
         self.process = process
+        #: set by who drives a function with it: records in, their events in turn
+        self.read: Callable[[Sequence[Record]], Iterable[Any]]
         self.next_offset = marker.next_offset
         self.watermark_ms = marker.watermark_ms
         #: bound on disorder, ``None``: the watermark moves only from outside
